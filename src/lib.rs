@@ -1,6 +1,76 @@
-//! stub
-#[derive(Default)]
-pub struct Options {}
-#[derive(Debug)]
-pub struct Error;
-pub fn register(_: Options) -> Result<(), Error> { Ok(()) }
+//! **turnstile**: a SQLite VFS shim for one database file that very many processes share, or that
+//! lives on a cluster file system.
+//!
+//! # Purpose
+//! The VFS `turnstile` wraps the stock VFS `unix`. Everything that SQLite does works through it
+//! unchanged; it is the house in which waiting in turn and careful retries live.
+//!
+//! **The one law: SQLite's own locks are the truth; everything we add is courtesy.** No fault of
+//! ours, of a peer process or of the file system may corrupt a database, lose an acknowledged
+//! commit, let two writers in, crash the host or hang it.
+//!
+//! # Loading
+//! Three doors lead to the same VFS ([`register`] is the second):
+//!
+//! | door | file | for |
+//! |---|---|---|
+//! | loadable extension | `c/extension.c` | `.load`, `load_extension` in any program |
+//! | Rust crate | this one, feature `linked` | a program that links SQLite: rusqlite, sqlx, diesel |
+//! | C header | `c/turnstile.h`, `c/linked.c` | a C or C++ program that links SQLite |
+//!
+//! # Using
+//! A connection chooses the VFS by name: `file:state.db?vfs=turnstile`, or as the last argument of
+//! `sqlite3_open_v2`. With `TURNSTILE_DEFAULT=1` in the environment it is the process's default.
+//!
+//! # Controlling
+//! [`Options`] in the URI, in the environment or from the program.
+//!
+//! # Where things are
+//! | folder | idea |
+//! |---|---|
+//! | `sqlite` | the SQLite functions and types that we call, and how they are obtained |
+//! | `vfs` | the C-ABI methods: translate, call, translate back |
+//! | `options` | URI > environment > program > default |
+//!
+//! # Panics
+//! A panic never crosses into C and never aborts the process: it becomes the method's own SQLite
+//! error and one line in `sqlite3_log`. That needs `panic = "unwind"`, cargo's default; a program
+//! built with `panic = "abort"` has decided otherwise.
+#![deny(unsafe_op_in_unsafe_fn, missing_docs)]
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+mod error;
+#[cfg(feature = "inject")]
+#[doc(hidden)]
+pub mod inject;
+mod options;
+mod sqlite;
+mod vfs;
+
+pub use error::Error;
+pub use options::{Fs, Options, VfsName};
+
+/// Registers the VFS `turnstile` in the SQLite that is linked into this program.
+///
+/// Call it once, before the first connection that names the VFS. Calling it again with the same
+/// options does no harm. The environment overrides `options`, and a connection's URI overrides both.
+///
+/// ```
+/// use rusqlite::{Connection, OpenFlags};
+///
+/// turnstile::register(turnstile::Options::default())?;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("state.db");
+/// let db = Connection::open_with_flags_and_vfs(path, OpenFlags::default(), "turnstile")?;
+/// db.execute_batch("CREATE TABLE job(id INTEGER PRIMARY KEY)")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// `SQLITE_ERROR` if an option in the environment is not allowed, if the base VFS does not exist, or if
+/// the VFS is registered already with other options; `SQLITE_NOMEM`, or what
+/// `sqlite3_vfs_register` answers.
+#[cfg(feature = "linked")]
+pub fn register(options: Options) -> Result<(), Error> {
+    vfs::register(sqlite::linked::sqlite(), options)
+}

@@ -1,0 +1,31 @@
+/*
+** What a C door hands to the Rust core: the few SQLite functions that turnstile calls.
+**
+** The core never names a sqlite3_* symbol. Where the functions come from is the only difference
+** between the doors: extension.c takes them from the routines that the loading SQLite passes in,
+** linked.c from the linker. src/sqlite/mod.rs has the same structure in Rust.
+*/
+#ifndef TURNSTILE_CORE_H
+#define TURNSTILE_CORE_H
+
+typedef struct turnstile_sqlite turnstile_sqlite;
+struct turnstile_sqlite {
+  sqlite3_vfs *(*xVfsFind)(const char*);
+  int (*xVfsRegister)(sqlite3_vfs*, int);
+  void (*xLog)(int, const char*, ...);
+  const char *(*xUriParameter)(const char*, const char*);
+  const char *(*xUriKey)(const char*, int);          /* NULL before SQLite 3.31 */
+  char *(*xMprintf)(const char*, ...);
+  void (*xFree)(void*);
+};
+
+/*
+** Registers the VFS in the SQLite behind pSqlite. zOptions is as in turnstile_register() or NULL.
+** On an error its text is left in zErr (nErr bytes, terminated). bGuest: we are a library of our
+** own in somebody's process, and not part of the program.
+*/
+int turnstile_core_register(
+  const turnstile_sqlite *pSqlite, const char *zOptions, int bGuest, char *zErr, int nErr
+);
+
+#endif

@@ -1,0 +1,45 @@
+/*
+** The first door: a loadable extension, libturnstile.so.
+**
+**     .load ./libturnstile                          -- the sqlite3 shell
+**     conn.load_extension("./libturnstile")         -- Python
+**     sqlite3_load_extension(db, "./libturnstile", 0, &zErr);
+**
+** It is in C, with SQLite's own sqlite3ext.h, because the structure of routines grows with every
+** SQLite and the extension has to load into the SQLite that users have. Nothing newer than 3.26 is
+** called without asking the version first.
+*/
+#include <sqlite3ext.h>
+#include "core.h"
+
+/*
+** sqlite3_turnstile_init: the name that SQLite derives from "libturnstile.so". The exported symbol
+** is one jump in src/lib.rs (rustc exports only Rust's own symbols from a cdylib) and ends here.
+**
+** The parameter is called sqlite3_api because the macros of sqlite3ext.h expand to members of a
+** variable of that name. A parameter, and not the usual global of SQLITE_EXTENSION_INIT1: two
+** SQLite libraries in one process may load this same file, each with routines of its own.
+**
+** SQLITE_OK_LOAD_PERMANENTLY, since the VFS outlives the connection that loaded it.
+*/
+int turnstile_extension_init(
+  sqlite3 *db, char **pzErrMsg, const sqlite3_api_routines *sqlite3_api
+){
+  char zErr[512];
+  int rc;
+  turnstile_sqlite sqlite = {
+    .xVfsFind = sqlite3_vfs_find,
+    .xVfsRegister = sqlite3_vfs_register,
+    .xLog = sqlite3_log,
+    .xUriParameter = sqlite3_uri_parameter,
+    .xUriKey = 0,
+    .xMprintf = sqlite3_mprintf,
+    .xFree = sqlite3_free,
+  };
+  (void)db;
+  if( sqlite3_libversion_number()>=3031000 ) sqlite.xUriKey = sqlite3_uri_key;
+  rc = turnstile_core_register(&sqlite, 0, 1, zErr, sizeof(zErr));
+  if( rc==SQLITE_OK ) return SQLITE_OK_LOAD_PERMANENTLY;
+  if( pzErrMsg ) *pzErrMsg = sqlite3_mprintf("%s", zErr);
+  return rc;
+}

@@ -1,0 +1,27 @@
+/*
+** The second and third door: SQLite and turnstile are linked into one program.
+*/
+#include <sqlite3.h>
+#include "core.h"
+#include "turnstile.h"
+
+/* Also called from Rust (src/sqlite/linked.rs). */
+const turnstile_sqlite *turnstile_linked_sqlite(void){
+  static const turnstile_sqlite sqlite = {
+    .xVfsFind = sqlite3_vfs_find,
+    .xVfsRegister = sqlite3_vfs_register,
+    .xLog = sqlite3_log,
+    .xUriParameter = sqlite3_uri_parameter,
+#if SQLITE_VERSION_NUMBER>=3031000
+    .xUriKey = sqlite3_uri_key,
+#endif
+    .xMprintf = sqlite3_mprintf,
+    .xFree = sqlite3_free,
+  };
+  return &sqlite;
+}
+
+int turnstile_register(const char *zOptions){
+  char zErr[512];
+  return turnstile_core_register(turnstile_linked_sqlite(), zOptions, 0, zErr, sizeof(zErr));
+}

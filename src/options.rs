@@ -1,0 +1,434 @@
+//! Options: URI > environment > what the program registered > default.
+//!
+//! Each option has one name in three spellings: `fs` is `?fs=...` in a URI, `TURNSTILE_FS` in the
+//! environment and `"fs=..."` for [`Options::parse`]. All three are read by the one table below, so
+//! they allow the same values. The environment and the URI are read whenever a database is opened.
+//!
+//! A value that is not allowed is an error that names the option, the value and what is allowed;
+//! nothing falls back to a default. A *name* that we do not know may be somebody else's (URIs carry
+//! SQLite's own parameters and those of other shims, and `TURNSTILE_` is not ours alone), so it is
+//! an error only where it is plainly one of ours, misspelt.
+
+use crate::Error;
+use crate::sqlite::abi::SQLITE_ERROR;
+use std::ffi::CStr;
+use std::fmt;
+
+/// Where the file system's locks and caches are shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fs {
+    /// Look at the file system and decide.
+    #[default]
+    Auto,
+    /// One machine: memory can be shared.
+    Local,
+    /// Several machines, or unknown: nothing is mapped.
+    Network,
+}
+
+/// The name of a VFS: at most 63 bytes, none of them NUL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct VfsName([u8; VfsName::MAX + 1]);
+
+impl VfsName {
+    const MAX: usize = 63;
+
+    /// `None` if `name` is empty, too long or holds a NUL byte.
+    pub fn new(name: &str) -> Option<VfsName> {
+        if name.is_empty() || name.len() > VfsName::MAX || name.contains('\0') {
+            return None;
+        }
+        let mut bytes = [0; VfsName::MAX + 1];
+        bytes[..name.len()].copy_from_slice(name.as_bytes());
+        Some(VfsName(bytes))
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+impl fmt::Display for VfsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.as_c_str().to_string_lossy())
+    }
+}
+
+impl fmt::Debug for VfsName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.as_c_str())
+    }
+}
+
+/// What can be set. `None` stands for a default that depends on the file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `default`: be the process's default VFS, for programs that name none.
+    pub make_default: bool,
+    /// `fs`: see [`Fs`].
+    pub fs: Fs,
+    /// `fair`: the queue; without it waiting is randomized backoff alone.
+    pub fair: bool,
+    /// `quantum_us`: how long one turn may serve the same connection again, in microseconds.
+    pub quantum_us: u32,
+    /// `backoff_us`: the first step of the randomized exponential backoff, in microseconds.
+    pub backoff_us: Option<u32>,
+    /// `backoff_cap_us`: its longest step, in microseconds.
+    pub backoff_cap_us: Option<u32>,
+    /// `retry_ms`: total budget for one operation's transient errors, in milliseconds; 0 = off.
+    pub retry_ms: Option<u32>,
+    /// `resync_kb`: how much unsynced data is kept for a safe retry of fsync, in KiB.
+    pub resync_kb: Option<u32>,
+    /// `base`: the VFS underneath.
+    pub base: VfsName,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            make_default: false,
+            fs: Fs::Auto,
+            fair: true,
+            // SPIKE, "Convoy": 75-93% of stock's saturated speed at Jain's index >= 0.99.
+            quantum_us: 500,
+            backoff_us: None,
+            backoff_cap_us: None,
+            retry_ms: None,
+            resync_kb: None,
+            base: VfsName::new("unix").expect("a short name"),
+        }
+    }
+}
+
+/// One option: its name in a URI and in the environment, the values it allows, and how one is taken in.
+struct Spec {
+    name: &'static CStr,
+    variable: &'static str,
+    allowed: &'static str,
+    /// False if the value is not allowed.
+    set: fn(&mut Options, &str) -> bool,
+}
+
+/// `default` comes first: it is the one that a URI cannot set.
+const SPECS: [Spec; 9] = [
+    Spec {
+        name: c"default",
+        variable: "TURNSTILE_DEFAULT",
+        allowed: "on or off",
+        set: |o, v| put(&mut o.make_default, boolean(v)),
+    },
+    Spec {
+        name: c"fs",
+        variable: "TURNSTILE_FS",
+        allowed: "auto, local or network",
+        set: |o, v| {
+            let fs = match v {
+                "auto" => Some(Fs::Auto),
+                "local" => Some(Fs::Local),
+                "network" => Some(Fs::Network),
+                _ => None,
+            };
+            put(&mut o.fs, fs)
+        },
+    },
+    Spec {
+        name: c"fair",
+        variable: "TURNSTILE_FAIR",
+        allowed: "on or off",
+        set: |o, v| put(&mut o.fair, boolean(v)),
+    },
+    Spec {
+        name: c"quantum_us",
+        variable: "TURNSTILE_QUANTUM_US",
+        allowed: "0 to 1000000",
+        set: |o, v| put(&mut o.quantum_us, number(v, 0, 1_000_000)),
+    },
+    Spec {
+        name: c"backoff_us",
+        variable: "TURNSTILE_BACKOFF_US",
+        allowed: "1 to 1000000",
+        set: |o, v| put(&mut o.backoff_us, number(v, 1, 1_000_000).map(Some)),
+    },
+    Spec {
+        name: c"backoff_cap_us",
+        variable: "TURNSTILE_BACKOFF_CAP_US",
+        allowed: "1 to 10000000",
+        set: |o, v| put(&mut o.backoff_cap_us, number(v, 1, 10_000_000).map(Some)),
+    },
+    Spec {
+        name: c"retry_ms",
+        variable: "TURNSTILE_RETRY_MS",
+        allowed: "0 to 3600000",
+        set: |o, v| put(&mut o.retry_ms, number(v, 0, 3_600_000).map(Some)),
+    },
+    Spec {
+        name: c"resync_kb",
+        variable: "TURNSTILE_RESYNC_KB",
+        allowed: "0 to 1048576",
+        set: |o, v| put(&mut o.resync_kb, number(v, 0, 1_048_576).map(Some)),
+    },
+    Spec {
+        name: c"base",
+        variable: "TURNSTILE_BASE",
+        allowed: "the name of a registered VFS, at most 63 bytes",
+        set: |o, v| put(&mut o.base, VfsName::new(v)),
+    },
+];
+
+/// The options that a URI can set.
+const URI_SPECS: &[Spec] = SPECS.split_at(1).1;
+
+fn put<T>(place: &mut T, value: Option<T>) -> bool {
+    value.map(|value| *place = value).is_some()
+}
+
+/// The words of `sqlite3_uri_boolean`, but nothing else: SQLite takes any other word for the default.
+fn boolean(value: &str) -> Option<bool> {
+    match value {
+        "on" | "yes" | "true" | "1" => Some(true),
+        "off" | "no" | "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+fn number(value: &str, least: u32, most: u32) -> Option<u32> {
+    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    let number: u32 = value.parse().ok().filter(|_| digits)?;
+    (least..=most).contains(&number).then_some(number)
+}
+
+/// Where a value was found; it decides how the option is spelt in a message.
+#[derive(Clone, Copy)]
+enum Source {
+    Uri,
+    Environment,
+    Program,
+}
+
+impl Source {
+    fn spelling(self, spec: &Spec) -> String {
+        let name = spec.name.to_string_lossy();
+        match self {
+            Source::Uri => format!("URI parameter {name}"),
+            Source::Environment => format!("environment variable {}", spec.variable),
+            Source::Program => format!("option {name}"),
+        }
+    }
+}
+
+impl Options {
+    /// Options from `name=value` pairs joined by `&`, with a URI's names and values, for example
+    /// `"fs=network&retry_ms=60000"`.
+    ///
+    /// # Errors
+    /// `SQLITE_ERROR` for a name that is not an option, or a value that is not allowed.
+    pub fn parse(pairs: &str) -> Result<Options, Error> {
+        let mut options = Options::default();
+        for pair in pairs.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match SPECS
+                .iter()
+                .find(|spec| spec.name.to_bytes() == name.as_bytes())
+            {
+                Some(spec) => options.set(spec, value, Source::Program)?,
+                None => return Err(unknown("option", name)),
+            }
+        }
+        Ok(options)
+    }
+
+    /// These options, overridden by what the environment says now.
+    pub(crate) fn with_environment(mut self) -> Result<Options, Error> {
+        for spec in &SPECS {
+            if let Some(value) = std::env::var_os(spec.variable) {
+                self.set(spec, &value.to_string_lossy(), Source::Environment)?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Takes in one parameter of a URI. One that is not ours is passed over.
+    pub(crate) fn set_from_uri(&mut self, key: &str, value: &str) -> Result<(), Error> {
+        if let Some(spec) = URI_SPECS
+            .iter()
+            .find(|spec| spec.name.to_bytes() == key.as_bytes())
+        {
+            return self.set(spec, value, Source::Uri);
+        }
+        match misspelt(key) {
+            true => Err(unknown("URI parameter", key)),
+            false => Ok(()),
+        }
+    }
+
+    fn set(&mut self, spec: &Spec, value: &str, source: Source) -> Result<(), Error> {
+        if (spec.set)(self, value) {
+            return Ok(());
+        }
+        let text = format!(
+            "{} has the value \"{}\"; use {}",
+            source.spelling(spec),
+            shortened(value),
+            spec.allowed
+        );
+        Err(Error::new(SQLITE_ERROR, text))
+    }
+}
+
+/// The names that a URI can set, for an SQLite that cannot list a URI's keys.
+pub(crate) fn uri_names() -> impl Iterator<Item = &'static CStr> {
+    URI_SPECS.iter().map(|spec| spec.name)
+}
+
+/// An error for the first `TURNSTILE_...` variable that is a misspelt option. Looks at the whole
+/// environment, so it is for registration and not for every open.
+pub(crate) fn check_environment_names() -> Result<(), Error> {
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let Some(option) = name.strip_prefix("TURNSTILE_") else {
+            continue;
+        };
+        let known = SPECS.iter().any(|spec| spec.variable == name);
+        if !known && misspelt(&option.to_lowercase()) {
+            return Err(unknown("environment variable", &name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `name` is plainly meant to be one of our options: it differs in case or in `-` for `_`,
+/// leaves off the unit, or is two slips of the pen away from a name long enough for that to mean something
+/// (`quantum_ms`, `retryms`; but not `case` for `base`).
+fn misspelt(name: &str) -> bool {
+    let normal = name.to_lowercase().replace('-', "_");
+    SPECS.iter().any(|spec| {
+        let known = spec.name.to_str().unwrap_or_default();
+        let stem = known.rsplit_once('_').map(|(stem, _unit)| stem);
+        normal == known && name != known
+            || stem == Some(&normal)
+            || stem.is_some() && strsim::damerau_levenshtein(&normal, known) <= 2
+    })
+}
+
+fn unknown(kind: &str, name: &str) -> Error {
+    let names = SPECS.map(|spec| spec.name.to_string_lossy()).join(", ");
+    let text = format!(
+        "{kind} {} is unknown; the options are {names}",
+        shortened(name)
+    );
+    Error::new(SQLITE_ERROR, text)
+}
+
+/// A log line has room for 209 bytes: a value that would push out the rest is cut.
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(40) {
+        Some((end, _)) => format!("{}...", &value[..end]),
+        None => value.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_has_a_value_that_changes_it() {
+        let all = "default=on&fs=network&fair=off&quantum_us=0&backoff_us=1&backoff_cap_us=2\
+                   &retry_ms=3&resync_kb=4&base=unix-excl";
+        let options = Options::parse(all).unwrap();
+        let expected = Options {
+            make_default: true,
+            fs: Fs::Network,
+            fair: false,
+            quantum_us: 0,
+            backoff_us: Some(1),
+            backoff_cap_us: Some(2),
+            retry_ms: Some(3),
+            resync_kb: Some(4),
+            base: VfsName::new("unix-excl").unwrap(),
+        };
+        assert_eq!(options, expected);
+    }
+
+    #[test]
+    fn a_bad_value_names_option_value_and_what_is_allowed() {
+        let bad = [
+            (
+                "fs=nfs",
+                "option fs has the value \"nfs\"; use auto, local or network",
+            ),
+            (
+                "fair=maybe",
+                "option fair has the value \"maybe\"; use on or off",
+            ),
+            (
+                "quantum_us=+5",
+                "option quantum_us has the value \"+5\"; use 0 to 1000000",
+            ),
+            (
+                "quantum_us=",
+                "option quantum_us has the value \"\"; use 0 to 1000000",
+            ),
+            (
+                "backoff_us=0",
+                "option backoff_us has the value \"0\"; use 1 to 1000000",
+            ),
+            (
+                "retry_ms=3600001",
+                "option retry_ms has the value \"3600001\"; use 0 to 3600000",
+            ),
+            (
+                "resync_kb=99999999999",
+                "option resync_kb has the value \"99999999999\"; use 0 to 1048576",
+            ),
+        ];
+        for (pairs, text) in bad {
+            assert_eq!(Options::parse(pairs).unwrap_err().to_string(), text);
+        }
+        let long = Options::parse(&format!("fs={}", "é".repeat(500))).unwrap_err();
+        assert!(long.to_string().len() < 200, "{long}");
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error_only_where_it_is_meant_for_us() {
+        assert!(Options::parse("colour=red").is_err());
+        for ours in [
+            "quantum",
+            "quantum_ms",
+            "FS",
+            "retry-ms",
+            "Backoff",
+            "resynckb",
+            "Fair",
+        ] {
+            let error = Options::default().set_from_uri(ours, "1").unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("{ours} is unknown")),
+                "{error}"
+            );
+        }
+        for theirs in [
+            "vfs",
+            "mode",
+            "cache",
+            "psow",
+            "nolock",
+            "immutable",
+            "modeof",
+            "default",
+            "case",
+            "date",
+            "pair",
+            "f",
+            "timeout",
+            "check_same_thread",
+            "key",
+        ] {
+            assert_eq!(
+                Options::default().set_from_uri(theirs, "1"),
+                Ok(()),
+                "{theirs}"
+            );
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! SQLite's C structures and constants, as `sqlite3.h` lays them out.
+//!
+//! Written down here and not taken from libsqlite3-sys, because the loadable extension is built
+//! without it: naming one of its types would put a second SQLite on the link line. The layouts are
+//! SQLite's public ABI and have only ever grown at the end; `tests/abi.rs` compares each size,
+//! offset and number with the real header.
+#![allow(non_camel_case_types, non_snake_case)]
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// `sqlite3_int64`.
+pub type sqlite3_int64 = i64;
+
+/// `sqlite3_syscall_ptr`: a system call in the base's override table.
+pub type sqlite3_syscall_ptr = Option<unsafe extern "C" fn()>;
+
+/// An open file. What follows `pMethods` belongs to the VFS that opened it.
+#[repr(C)]
+pub struct sqlite3_file {
+    pub pMethods: *const sqlite3_io_methods,
+}
+
+type File = *mut sqlite3_file;
+
+/// The methods of an open file. A member beyond `iVersion` does not exist.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sqlite3_io_methods {
+    pub iVersion: c_int,
+    pub xClose: Option<unsafe extern "C" fn(File) -> c_int>,
+    pub xRead: Option<unsafe extern "C" fn(File, *mut c_void, c_int, sqlite3_int64) -> c_int>,
+    pub xWrite: Option<unsafe extern "C" fn(File, *const c_void, c_int, sqlite3_int64) -> c_int>,
+    pub xTruncate: Option<unsafe extern "C" fn(File, sqlite3_int64) -> c_int>,
+    pub xSync: Option<unsafe extern "C" fn(File, c_int) -> c_int>,
+    pub xFileSize: Option<unsafe extern "C" fn(File, *mut sqlite3_int64) -> c_int>,
+    pub xLock: Option<unsafe extern "C" fn(File, c_int) -> c_int>,
+    pub xUnlock: Option<unsafe extern "C" fn(File, c_int) -> c_int>,
+    pub xCheckReservedLock: Option<unsafe extern "C" fn(File, *mut c_int) -> c_int>,
+    pub xFileControl: Option<unsafe extern "C" fn(File, c_int, *mut c_void) -> c_int>,
+    pub xSectorSize: Option<unsafe extern "C" fn(File) -> c_int>,
+    pub xDeviceCharacteristics: Option<unsafe extern "C" fn(File) -> c_int>,
+    // iVersion 2: the wal-index
+    pub xShmMap: Option<unsafe extern "C" fn(File, c_int, c_int, c_int, *mut *mut c_void) -> c_int>,
+    pub xShmLock: Option<unsafe extern "C" fn(File, c_int, c_int, c_int) -> c_int>,
+    pub xShmBarrier: Option<unsafe extern "C" fn(File)>,
+    pub xShmUnmap: Option<unsafe extern "C" fn(File, c_int) -> c_int>,
+    // iVersion 3: memory-mapped I/O
+    pub xFetch: Option<unsafe extern "C" fn(File, sqlite3_int64, c_int, *mut *mut c_void) -> c_int>,
+    pub xUnfetch: Option<unsafe extern "C" fn(File, sqlite3_int64, *mut c_void) -> c_int>,
+}
+
+type Vfs = *mut sqlite3_vfs;
+
+/// A VFS, a member of the list that `sqlite3_vfs_register` keeps.
+#[repr(C)]
+pub struct sqlite3_vfs {
+    pub iVersion: c_int,
+    pub szOsFile: c_int,
+    pub mxPathname: c_int,
+    pub pNext: Vfs,
+    pub zName: *const c_char,
+    pub pAppData: *mut c_void,
+    pub xOpen: Option<unsafe extern "C" fn(Vfs, *const c_char, File, c_int, *mut c_int) -> c_int>,
+    pub xDelete: Option<unsafe extern "C" fn(Vfs, *const c_char, c_int) -> c_int>,
+    pub xAccess: Option<unsafe extern "C" fn(Vfs, *const c_char, c_int, *mut c_int) -> c_int>,
+    pub xFullPathname:
+        Option<unsafe extern "C" fn(Vfs, *const c_char, c_int, *mut c_char) -> c_int>,
+    pub xDlOpen: Option<unsafe extern "C" fn(Vfs, *const c_char) -> *mut c_void>,
+    pub xDlError: Option<unsafe extern "C" fn(Vfs, c_int, *mut c_char)>,
+    pub xDlSym:
+        Option<unsafe extern "C" fn(Vfs, *mut c_void, *const c_char) -> sqlite3_syscall_ptr>,
+    pub xDlClose: Option<unsafe extern "C" fn(Vfs, *mut c_void)>,
+    pub xRandomness: Option<unsafe extern "C" fn(Vfs, c_int, *mut c_char) -> c_int>,
+    pub xSleep: Option<unsafe extern "C" fn(Vfs, c_int) -> c_int>,
+    pub xCurrentTime: Option<unsafe extern "C" fn(Vfs, *mut f64) -> c_int>,
+    pub xGetLastError: Option<unsafe extern "C" fn(Vfs, c_int, *mut c_char) -> c_int>,
+    // iVersion 2
+    pub xCurrentTimeInt64: Option<unsafe extern "C" fn(Vfs, *mut sqlite3_int64) -> c_int>,
+    // iVersion 3
+    pub xSetSystemCall:
+        Option<unsafe extern "C" fn(Vfs, *const c_char, sqlite3_syscall_ptr) -> c_int>,
+    pub xGetSystemCall: Option<unsafe extern "C" fn(Vfs, *const c_char) -> sqlite3_syscall_ptr>,
+    pub xNextSystemCall: Option<unsafe extern "C" fn(Vfs, *const c_char) -> *const c_char>,
+}
+
+pub const SQLITE_OK: c_int = 0;
+pub const SQLITE_ERROR: c_int = 1;
+pub const SQLITE_NOMEM: c_int = 7;
+pub const SQLITE_IOERR: c_int = 10;
+pub const SQLITE_NOTFOUND: c_int = 12;
+pub const SQLITE_CANTOPEN: c_int = 14;
+
+pub const SQLITE_IOERR_READ: c_int = SQLITE_IOERR | 1 << 8;
+pub const SQLITE_IOERR_WRITE: c_int = SQLITE_IOERR | 3 << 8;
+pub const SQLITE_IOERR_FSYNC: c_int = SQLITE_IOERR | 4 << 8;
+pub const SQLITE_IOERR_TRUNCATE: c_int = SQLITE_IOERR | 6 << 8;
+pub const SQLITE_IOERR_FSTAT: c_int = SQLITE_IOERR | 7 << 8;
+pub const SQLITE_IOERR_UNLOCK: c_int = SQLITE_IOERR | 8 << 8;
+pub const SQLITE_IOERR_DELETE: c_int = SQLITE_IOERR | 10 << 8;
+pub const SQLITE_IOERR_ACCESS: c_int = SQLITE_IOERR | 13 << 8;
+pub const SQLITE_IOERR_CHECKRESERVEDLOCK: c_int = SQLITE_IOERR | 14 << 8;
+pub const SQLITE_IOERR_LOCK: c_int = SQLITE_IOERR | 15 << 8;
+pub const SQLITE_IOERR_CLOSE: c_int = SQLITE_IOERR | 16 << 8;
+pub const SQLITE_IOERR_SHMLOCK: c_int = SQLITE_IOERR | 20 << 8;
+pub const SQLITE_IOERR_SHMMAP: c_int = SQLITE_IOERR | 21 << 8;
+pub const SQLITE_IOERR_MMAP: c_int = SQLITE_IOERR | 24 << 8;
+
+pub const SQLITE_OPEN_URI: c_int = 0x0000_0040;
+pub const SQLITE_OPEN_CREATE: c_int = 0x0000_0004;
+pub const SQLITE_OPEN_MAIN_DB: c_int = 0x0000_0100;
+
+pub const SQLITE_FCNTL_VFSNAME: c_int = 12;
+
+/// What `sqlite3OsSectorSize` takes for a file that has no `xSectorSize`.
+pub const SQLITE_DEFAULT_SECTOR_SIZE: c_int = 4096;

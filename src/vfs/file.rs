@@ -1,0 +1,277 @@
+//! The methods of an open file, each handed to the base's file.
+//!
+//! Invariant: a file has a method exactly where the base's file has it, at that file's own
+//! iVersion. That differs from file to file (`nolock=1` has no `xShmMap`, `unix-dotfile` is of
+//! iVersion 1), so each file carries its own method table, cut to measure when it is opened.
+//!
+//! ```text
+//!   sqlite3_file* ->  | File                                | the base's file, szOsFile bytes |
+//!                     | pMethods | methods | room | ...     | pMethods | ...                  |
+//!                          '--------^        '----------------^
+//! ```
+
+use super::open::Room;
+use super::{Shim, rim};
+use crate::sqlite::abi::*;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::NonNull;
+
+/// Our part of an open file.
+#[repr(C)]
+pub struct File {
+    /// SQLite's part; its `pMethods` point to `methods`.
+    pub head: sqlite3_file,
+    /// The base's file: right behind this one, unless it did not fit there.
+    pub room: Room,
+    pub shim: &'static Shim,
+    pub methods: sqlite3_io_methods,
+    /// The base that opened the file.
+    pub base: NonNull<sqlite3_vfs>,
+    /// The database's path, if it is remembered in `Shim::elsewhere`. SQLite keeps it until xClose.
+    pub elsewhere: Option<&'static CStr>,
+}
+
+/// Our methods; [`over`] takes away those that a base's file does not have.
+const TABLE: sqlite3_io_methods = sqlite3_io_methods {
+    iVersion: 3,
+    xClose: Some(x_close),
+    xRead: Some(x_read),
+    xWrite: Some(x_write),
+    xTruncate: Some(x_truncate),
+    xSync: Some(x_sync),
+    xFileSize: Some(x_file_size),
+    xLock: Some(x_lock),
+    xUnlock: Some(x_unlock),
+    xCheckReservedLock: Some(x_check_reserved_lock),
+    xFileControl: Some(x_file_control),
+    xSectorSize: Some(x_sector_size),
+    xDeviceCharacteristics: Some(x_device_characteristics),
+    xShmMap: Some(x_shm_map),
+    xShmLock: Some(x_shm_lock),
+    xShmBarrier: Some(x_shm_barrier),
+    xShmUnmap: Some(x_shm_unmap),
+    xFetch: Some(x_fetch),
+    xUnfetch: Some(x_unfetch),
+};
+
+/// Our methods for a file whose base has `lower`. `xClose` and `xFileControl` are always there.
+pub fn over(lower: &sqlite3_io_methods) -> sqlite3_io_methods {
+    // Members beyond the base's iVersion do not exist and must not be read.
+    let (v2, v3) = (lower.iVersion >= 2, lower.iVersion >= 3);
+    sqlite3_io_methods {
+        iVersion: lower.iVersion.min(TABLE.iVersion),
+        xRead: lower.xRead.and(TABLE.xRead),
+        xWrite: lower.xWrite.and(TABLE.xWrite),
+        xTruncate: lower.xTruncate.and(TABLE.xTruncate),
+        xSync: lower.xSync.and(TABLE.xSync),
+        xFileSize: lower.xFileSize.and(TABLE.xFileSize),
+        xLock: lower.xLock.and(TABLE.xLock),
+        xUnlock: lower.xUnlock.and(TABLE.xUnlock),
+        xCheckReservedLock: lower.xCheckReservedLock.and(TABLE.xCheckReservedLock),
+        xSectorSize: lower.xSectorSize.and(TABLE.xSectorSize),
+        xDeviceCharacteristics: lower
+            .xDeviceCharacteristics
+            .and(TABLE.xDeviceCharacteristics),
+        xShmMap: TABLE.xShmMap.filter(|_| v2 && lower.xShmMap.is_some()),
+        xShmLock: TABLE.xShmLock.filter(|_| v2 && lower.xShmLock.is_some()),
+        xShmBarrier: TABLE
+            .xShmBarrier
+            .filter(|_| v2 && lower.xShmBarrier.is_some()),
+        xShmUnmap: TABLE.xShmUnmap.filter(|_| v2 && lower.xShmUnmap.is_some()),
+        xFetch: TABLE.xFetch.filter(|_| v3 && lower.xFetch.is_some()),
+        xUnfetch: TABLE.xUnfetch.filter(|_| v3 && lower.xUnfetch.is_some()),
+        ..TABLE
+    }
+}
+
+impl File {
+    /// Our part of a file that SQLite calls us with.
+    ///
+    /// # Safety
+    /// `file` was opened by our `xOpen` and is not closed.
+    #[inline(always)]
+    unsafe fn of<'a>(file: *mut sqlite3_file) -> &'a File {
+        // SAFETY: the caller's promise.
+        unsafe { &*file.cast::<File>() }
+    }
+}
+
+/// Calls a method of the base's file, or answers `$missing` if it has none.
+macro_rules! call {
+    ($file:expr, $method:ident($($argument:expr),*), $missing:expr) => {{
+        let lower = $file.room.lower;
+        // SAFETY: the base's file is open as long as ours is; the arguments are SQLite's own for
+        // this very method.
+        unsafe {
+            match (*(*lower).pMethods).$method {
+                Some(method) => method(lower, $($argument),*),
+                None => $missing,
+            }
+        }
+    }};
+}
+
+/// Hands a method to the base's file, behind the rim.
+macro_rules! pass {
+    ($file:ident, $name:literal, $error:expr, $method:ident($($argument:expr),*)) => {{
+        // SAFETY: SQLite calls a file's methods with that file.
+        let file = unsafe { File::of($file) };
+        rim::guard(&file.shim.sqlite, $name, $error, || call!(file, $method($($argument),*), $error))
+    }};
+}
+
+/// The base's file is closed even if something of ours panics: its descriptor holds locks.
+unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
+    // SAFETY: SQLite closes an open file, once.
+    let file = unsafe { File::of(file) };
+    let ours = rim::guard(&file.shim.sqlite, "xClose", SQLITE_IOERR_CLOSE, || {
+        if let Some(path) = file.elsewhere {
+            file.shim.elsewhere.leave(path, file.base);
+        }
+        SQLITE_OK
+    });
+    let code = call!(file, xClose(), SQLITE_OK);
+    // SAFETY: the base's file is closed.
+    unsafe { file.room.free() };
+    if code == SQLITE_OK { ours } else { code }
+}
+
+unsafe extern "C" fn x_read(
+    file: *mut sqlite3_file,
+    out: *mut c_void,
+    size: c_int,
+    at: sqlite3_int64,
+) -> c_int {
+    pass!(file, "xRead", SQLITE_IOERR_READ, xRead(out, size, at))
+}
+
+unsafe extern "C" fn x_write(
+    file: *mut sqlite3_file,
+    data: *const c_void,
+    size: c_int,
+    at: sqlite3_int64,
+) -> c_int {
+    pass!(file, "xWrite", SQLITE_IOERR_WRITE, xWrite(data, size, at))
+}
+
+unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
+    pass!(file, "xTruncate", SQLITE_IOERR_TRUNCATE, xTruncate(size))
+}
+
+unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
+    pass!(file, "xSync", SQLITE_IOERR_FSYNC, xSync(flags))
+}
+
+unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut sqlite3_int64) -> c_int {
+    pass!(file, "xFileSize", SQLITE_IOERR_FSTAT, xFileSize(size))
+}
+
+unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
+    pass!(file, "xLock", SQLITE_IOERR_LOCK, xLock(level))
+}
+
+unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
+    pass!(file, "xUnlock", SQLITE_IOERR_UNLOCK, xUnlock(level))
+}
+
+unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite3_file, held: *mut c_int) -> c_int {
+    pass!(
+        file,
+        "xCheckReservedLock",
+        SQLITE_IOERR_CHECKRESERVEDLOCK,
+        xCheckReservedLock(held)
+    )
+}
+
+unsafe extern "C" fn x_file_control(
+    file: *mut sqlite3_file,
+    op: c_int,
+    argument: *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let file = unsafe { File::of(file) };
+    rim::guard(&file.shim.sqlite, "xFileControl", SQLITE_IOERR, || {
+        let code = call!(file, xFileControl(op, argument), SQLITE_NOTFOUND);
+        if op != SQLITE_FCNTL_VFSNAME {
+            return code;
+        }
+        // SAFETY: this file control's argument is a char**.
+        unsafe {
+            file.shim
+                .sqlite
+                .prefix_vfs_name(argument.cast(), super::NAME)
+        };
+        SQLITE_OK
+    })
+}
+
+unsafe extern "C" fn x_sector_size(file: *mut sqlite3_file) -> c_int {
+    pass!(
+        file,
+        "xSectorSize",
+        SQLITE_DEFAULT_SECTOR_SIZE,
+        xSectorSize()
+    )
+}
+
+unsafe extern "C" fn x_device_characteristics(file: *mut sqlite3_file) -> c_int {
+    pass!(file, "xDeviceCharacteristics", 0, xDeviceCharacteristics())
+}
+
+unsafe extern "C" fn x_shm_map(
+    file: *mut sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    out: *mut *mut c_void,
+) -> c_int {
+    pass!(
+        file,
+        "xShmMap",
+        SQLITE_IOERR_SHMMAP,
+        xShmMap(region, size, extend, out)
+    )
+}
+
+unsafe extern "C" fn x_shm_lock(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    pass!(
+        file,
+        "xShmLock",
+        SQLITE_IOERR_SHMLOCK,
+        xShmLock(offset, count, flags)
+    )
+}
+
+/// The barrier cannot fail, so it is raised even if something of ours panics.
+unsafe extern "C" fn x_shm_barrier(file: *mut sqlite3_file) {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let file = unsafe { File::of(file) };
+    rim::guard(&file.shim.sqlite, "xShmBarrier", (), || ());
+    call!(file, xShmBarrier(), ());
+}
+
+unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {
+    pass!(file, "xShmUnmap", SQLITE_IOERR_SHMMAP, xShmUnmap(delete))
+}
+
+unsafe extern "C" fn x_fetch(
+    file: *mut sqlite3_file,
+    at: sqlite3_int64,
+    size: c_int,
+    out: *mut *mut c_void,
+) -> c_int {
+    pass!(file, "xFetch", SQLITE_IOERR_MMAP, xFetch(at, size, out))
+}
+
+unsafe extern "C" fn x_unfetch(
+    file: *mut sqlite3_file,
+    at: sqlite3_int64,
+    page: *mut c_void,
+) -> c_int {
+    pass!(file, "xUnfetch", SQLITE_IOERR_MMAP, xUnfetch(at, page))
+}

@@ -1,0 +1,181 @@
+//! How the base's file comes to lie behind ours.
+//!
+//! Invariant: our `pMethods` are set if and only if the base's file is open and ours is complete.
+//! Whatever happens before that (a bad option, the base's refusal, a panic) leaves `pMethods` NULL
+//! and the base's file closed.
+
+use super::file::{self, File};
+use super::{Shim, base, explain};
+use crate::sqlite::abi::*;
+use crate::{Error, options};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr::{self, NonNull};
+
+/// Files are allocated by SQLite at multiples of 8 bytes; one on our own heap gets the most that
+/// any C type asks for.
+const ALIGN: usize = 16;
+
+const OURS: usize = size_of::<File>();
+const _: () = assert!(OURS.is_multiple_of(8) && align_of::<File>() <= 8);
+
+/// `szOsFile` of our VFS over a base with `lower`: ours, and the base's right behind it.
+pub fn size_over(lower: c_int) -> c_int {
+    lower.saturating_add(OURS as c_int)
+}
+
+/// `xOpen`.
+///
+/// # Safety
+/// The arguments are those of `xOpen`, and `file`'s `pMethods` are NULL.
+pub unsafe fn open(
+    shim: &'static Shim,
+    name: *const c_char,
+    file: *mut sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    // SAFETY: a name is NULL (a temporary file) or terminated, and stays until xClose.
+    let path = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
+    let database = path.filter(|_| flags & SQLITE_OPEN_MAIN_DB != 0);
+
+    // SAFETY: the arguments of xOpen.
+    let base = match unsafe { choose_base(shim, path, database.is_some(), flags) } {
+        Ok(base) => base,
+        Err(error) => {
+            let path = explain::shortened(path.unwrap_or_default());
+            shim.log(error.code(), format_args!("{error} ({path})"));
+            return error.code();
+        }
+    };
+    // SAFETY: the base is on SQLite's list; `file` has room for our szOsFile.
+    let Some(room) = (unsafe { Room::of(shim, file, base) }) else {
+        return SQLITE_NOMEM;
+    };
+    // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
+    let (code, methods) = unsafe {
+        let code = match (*base.as_ptr()).xOpen {
+            Some(x_open) => x_open(base.as_ptr(), name, room.lower, flags, out_flags),
+            None => SQLITE_CANTOPEN,
+        };
+        (code, (*room.lower).pMethods.as_ref())
+    };
+    let Some(methods) = methods.filter(|_| code == SQLITE_OK) else {
+        // SAFETY: a file whose pMethods are set is to be closed, even if xOpen failed.
+        unsafe {
+            if let Some(x_close) = methods.and_then(|methods| methods.xClose) {
+                x_close(room.lower);
+            }
+            room.free();
+        }
+        if let Some(path) = database {
+            shim.log(code, explain::cannot_open(path, flags));
+        }
+        return if code == SQLITE_OK {
+            SQLITE_CANTOPEN
+        } else {
+            code
+        };
+    };
+
+    let elsewhere = database.filter(|_| base != shim.base);
+    if let Some(path) = elsewhere {
+        shim.elsewhere.enter(path, base);
+    }
+    let ours = file.cast::<File>();
+    // SAFETY: `file` has room for a File, and methods of it that no other thread sees yet.
+    unsafe {
+        ours.write(File {
+            head: sqlite3_file {
+                pMethods: &raw const (*ours).methods,
+            },
+            room,
+            shim,
+            methods: file::over(methods),
+            base,
+            elsewhere,
+        });
+    }
+    SQLITE_OK
+}
+
+/// The base for a file: a database's own options say, and its journals follow the database.
+///
+/// # Safety
+/// The arguments are those of `xOpen`.
+unsafe fn choose_base(
+    shim: &Shim,
+    path: Option<&CStr>,
+    is_database: bool,
+    flags: c_int,
+) -> Result<NonNull<sqlite3_vfs>, Error> {
+    let Some(path) = path else {
+        return Ok(shim.base);
+    };
+    if !is_database {
+        let base = match shim.elsewhere.is_empty() {
+            true => None,
+            false => shim.elsewhere.base_of(path),
+        };
+        return Ok(base.unwrap_or(shim.base));
+    }
+    let mut options = shim.options.with_environment()?;
+    // Without the flag there is no query behind the name: unixOpen looks at it likewise.
+    if flags & SQLITE_OPEN_URI != 0 {
+        let set = |key: &str, value: &str| options.set_from_uri(key, value);
+        // SAFETY: the caller's promise, and the flag.
+        unsafe {
+            shim.sqlite
+                .uri_parameters(path.as_ptr(), options::uri_names(), set)?
+        };
+    }
+    base::find(&shim.sqlite, &options)
+}
+
+/// Where a base's file lies.
+pub struct Room {
+    pub lower: *mut sqlite3_file,
+    /// Its size, if it is on our own heap because it did not fit behind ours; else 0.
+    heap: usize,
+}
+
+impl Room {
+    /// Room for a file of `base`, its `pMethods` NULL. `None` if memory is out.
+    ///
+    /// # Safety
+    /// `file` has room for our szOsFile.
+    unsafe fn of(shim: &Shim, file: *mut sqlite3_file, base: NonNull<sqlite3_vfs>) -> Option<Room> {
+        // SAFETY: both are VFSes on SQLite's list.
+        let (needed, behind) = unsafe { (base.as_ref().szOsFile, shim.base.as_ref().szOsFile) };
+        let heap = match needed <= behind {
+            true => 0,
+            false => usize::try_from(needed).ok()?,
+        };
+        let lower = match heap {
+            // SAFETY: szOsFile has OURS bytes for us and `behind` bytes more.
+            0 => unsafe { file.byte_add(OURS) },
+            // SAFETY: the layout's size is not zero.
+            _ => unsafe { alloc_zeroed(Room::layout(heap)?).cast() },
+        };
+        // SAFETY: `lower` has room for the base's file, which begins with pMethods.
+        unsafe { lower.as_mut()?.pMethods = ptr::null() };
+        Some(Room { lower, heap })
+    }
+
+    fn layout(size: usize) -> Option<Layout> {
+        Layout::from_size_align(size, ALIGN).ok()
+    }
+
+    /// Gives the room back.
+    ///
+    /// # Safety
+    /// The base's file is closed.
+    pub unsafe fn free(&self) {
+        if self.heap != 0
+            && let Some(layout) = Room::layout(self.heap)
+        {
+            // SAFETY: it came from alloc_zeroed with this layout.
+            unsafe { dealloc(self.lower.cast(), layout) };
+        }
+    }
+}
