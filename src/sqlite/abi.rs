@@ -2,8 +2,8 @@
 //!
 //! Written down here and not taken from libsqlite3-sys, because the loadable extension is built
 //! without it: naming one of its types would put a second SQLite on the link line. The layouts are
-//! SQLite's public ABI and have only ever grown at the end; `tests/abi.rs` compares each size,
-//! offset and number with the real header.
+//! SQLite's public ABI and have only ever grown at the end; the tests below compare each
+//! size, offset and number with the real header.
 #![allow(non_camel_case_types, non_snake_case)]
 
 use std::ffi::{c_char, c_int, c_void};
@@ -113,3 +113,40 @@ pub const SQLITE_FCNTL_VFSNAME: c_int = 12;
 
 /// What `sqlite3OsSectorSize` takes for a file that has no `xSectorSize`.
 pub const SQLITE_DEFAULT_SECTOR_SIZE: c_int = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libsqlite3_sys as real;
+    use std::mem::{offset_of, size_of};
+
+    macro_rules! same_layout {
+        ($type:ident: $($member:ident)*) => {
+            assert_eq!(size_of::<$type>(), size_of::<real::$type>(), stringify!($type));
+            $(assert_eq!(
+                offset_of!($type, $member),
+                offset_of!(real::$type, $member),
+                stringify!($type.$member)
+            );)*
+        };
+    }
+
+    #[test]
+    fn the_structures_are_laid_out_as_in_the_real_header() {
+        same_layout!(sqlite3_file: pMethods);
+        same_layout!(sqlite3_io_methods: iVersion xClose xRead xWrite xTruncate xSync xFileSize
+            xLock xUnlock xCheckReservedLock xFileControl xSectorSize xDeviceCharacteristics
+            xShmMap xShmLock xShmBarrier xShmUnmap xFetch xUnfetch);
+        same_layout!(sqlite3_vfs: iVersion szOsFile mxPathname pNext zName pAppData xOpen xDelete
+            xAccess xFullPathname xDlOpen xDlError xDlSym xDlClose xRandomness xSleep xCurrentTime
+            xGetLastError xCurrentTimeInt64 xSetSystemCall xGetSystemCall xNextSystemCall);
+    }
+
+    #[test]
+    fn the_numbers_are_those_of_the_real_header() {
+        macro_rules! same {
+            ($($name:ident)*) => { $(assert_eq!($name, real::$name, stringify!($name));)* };
+        }
+        same!(SQLITE_OK SQLITE_ERROR SQLITE_NOMEM SQLITE_IOERR SQLITE_NOTFOUND SQLITE_CANTOPEN SQLITE_IOERR_READ SQLITE_IOERR_WRITE SQLITE_IOERR_FSYNC SQLITE_IOERR_TRUNCATE SQLITE_IOERR_FSTAT SQLITE_IOERR_UNLOCK SQLITE_IOERR_DELETE SQLITE_IOERR_ACCESS SQLITE_IOERR_CHECKRESERVEDLOCK SQLITE_IOERR_LOCK SQLITE_IOERR_CLOSE SQLITE_IOERR_SHMLOCK SQLITE_IOERR_SHMMAP SQLITE_IOERR_MMAP SQLITE_OPEN_URI SQLITE_OPEN_CREATE SQLITE_OPEN_MAIN_DB SQLITE_FCNTL_VFSNAME);
+    }
+}

@@ -9,6 +9,7 @@ use super::{Shim, base, explain};
 use crate::sqlite::abi::*;
 use crate::{Error, options};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::{self, NonNull};
 
@@ -47,6 +48,12 @@ pub unsafe fn open(
             shim.log(error.code(), format_args!("{error} ({path})"));
             return error.code();
         }
+    };
+    let Some(_nesting) = Nesting::enter() else {
+        let path = explain::shortened(path.unwrap_or_default());
+        let text = "the base VFS lies on turnstile itself; name another base, for example unix";
+        shim.log(SQLITE_ERROR, format_args!("{text} ({path})"));
+        return SQLITE_ERROR;
     };
     // SAFETY: the base is on SQLite's list; `file` has room for our szOsFile.
     let Some(room) = (unsafe { Room::of(shim, file, base) }) else {
@@ -97,6 +104,30 @@ pub unsafe fn open(
         });
     }
     SQLITE_OK
+}
+
+/// How many calls of `xOpen` this thread is in. A shim that is registered over the default VFS while
+/// that is turnstile, and then named as our base, would open in a circle until the stack is gone.
+struct Nesting;
+
+impl Nesting {
+    const MOST: u32 = 8;
+
+    fn enter() -> Option<Nesting> {
+        NESTING.set(NESTING.get() + 1);
+        let nesting = Nesting;
+        (NESTING.get() <= Self::MOST).then_some(nesting)
+    }
+}
+
+impl Drop for Nesting {
+    fn drop(&mut self) {
+        NESTING.set(NESTING.get() - 1);
+    }
+}
+
+thread_local! {
+    static NESTING: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The base for a file: a database's own options say, and its journals follow the database.
