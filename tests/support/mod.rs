@@ -59,3 +59,5 @@ pub fn stdout(command: &mut Command) -> String {
     let text = String::from_utf8(succeed(command).stdout).expect("UTF-8 output");
     text.trim_end_matches('\n').to_owned()
 }
+
+pub mod guest;
