@@ -20,6 +20,17 @@ pub fn cannot_open(path: &CStr, flags: c_int) -> String {
     )
 }
 
+/// The same for `xFullPathname`, which follows links and has room for `limit` bytes.
+pub fn cannot_resolve(path: &CStr, limit: c_int) -> String {
+    let reason = match as_path(path).metadata() {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            format!("{error}; check the directories and links on its way")
+        }
+        _ => format!("it has no full path of less than {limit} bytes; use a shorter one"),
+    };
+    format!("cannot open {}: {reason}", shortened(path))
+}
+
 fn reason(path: &Path, flags: c_int, failure: &io::Error) -> String {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let advice = match path.metadata() {

@@ -3,7 +3,7 @@
 //! Invariant: we have a method exactly where the base has it, at the base's own iVersion (at most 3,
 //! the newest that we know). A base's method is called with the base's own VFS pointer.
 
-use super::{Shim, open, rim};
+use super::{Shim, explain, open, rim};
 use crate::sqlite::abi::*;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -151,7 +151,14 @@ unsafe extern "C" fn x_full_pathname(
     full: *mut c_char,
 ) -> c_int {
     method!(vfs, "xFullPathname", SQLITE_CANTOPEN, |shim| {
-        call!(shim.base, xFullPathname(path, size, full), SQLITE_CANTOPEN)
+        let code = call!(shim.base, xFullPathname(path, size, full), SQLITE_CANTOPEN);
+        // SQLITE_OK_SYMLINK is a success, too.
+        if code & 0xff != SQLITE_OK {
+            // SAFETY: a path of SQLite's.
+            let path = unsafe { CStr::from_ptr(path) };
+            shim.log(code, explain::cannot_resolve(path, size));
+        }
+        code
     })
 }
 

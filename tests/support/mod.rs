@@ -61,3 +61,32 @@ pub fn stdout(command: &mut Command) -> String {
 }
 
 pub mod guest;
+
+/// A path as it is spelt in a `file:` URI.
+pub fn encoded(path: &Path) -> String {
+    let keep = |b: u8| b.is_ascii_alphanumeric() || b"/-._~".contains(&b);
+    path.as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .map(|&b| match keep(b) {
+            true => char::from(b).to_string(),
+            false => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// What SQLITE_FCNTL_VFSNAME says of a connection's main database.
+pub fn vfs_name(db: &rusqlite::Connection) -> String {
+    use rusqlite::ffi;
+    let mut name: *mut std::ffi::c_char = std::ptr::null_mut();
+    // SAFETY: this file control leaves a string from sqlite3_malloc, or NULL.
+    unsafe {
+        let argument = (&raw mut name).cast();
+        let op = ffi::SQLITE_FCNTL_VFSNAME;
+        let code = ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, argument);
+        assert!(code == ffi::SQLITE_OK && !name.is_null());
+        let text = std::ffi::CStr::from_ptr(name).to_str().expect("a VFS's name").to_owned();
+        ffi::sqlite3_free(name.cast());
+        text
+    }
+}
