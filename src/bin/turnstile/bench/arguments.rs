@@ -62,7 +62,7 @@ pub struct Arguments {
 
     /// VFSs to compare
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
-    #[arg(default_values_t = ["unix".to_owned(), "turnstile".to_owned()])]
+    #[arg(default_value = "unix,turnstile")]
     pub vfs: Vec<String>,
 
     /// One JSON document on standard output instead of the table
@@ -93,8 +93,16 @@ impl Arguments {
             self.journal,
             self.sync,
             self.timeout_ms,
-            if self.keep_open { "kept open" } else { "open per write" },
-            if self.no_sleep { "no sleep" } else { "sleep 0–100 ms" },
+            if self.keep_open {
+                "kept open"
+            } else {
+                "open per write"
+            },
+            if self.no_sleep {
+                "no sleep"
+            } else {
+                "sleep 0–100 ms"
+            },
         )
     }
 }

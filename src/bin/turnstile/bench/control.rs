@@ -94,14 +94,15 @@ impl Control {
 
     /// Acknowledged and failed writes of the first `writers` writers.
     pub fn totals(&self, writers: u32) -> (u64, u64) {
-        (0..writers)
-            .map(|writer| self.tally(writer))
-            .fold((0, 0), |(acknowledged, failed), tally| {
+        (0..writers).map(|writer| self.tally(writer)).fold(
+            (0, 0),
+            |(acknowledged, failed), tally| {
                 (
                     acknowledged + tally.acknowledged.load(Relaxed),
                     failed + tally.failed.load(Relaxed),
                 )
-            })
+            },
+        )
     }
 }
 

@@ -100,7 +100,10 @@ impl Crew {
     /// Waits until all have ended, and says how each did.
     pub fn reap(&mut self) -> Vec<io::Result<ExitStatus>> {
         self.gate = None;
-        self.children.drain(..).map(|mut child| child.wait()).collect()
+        self.children
+            .drain(..)
+            .map(|mut child| child.wait())
+            .collect()
     }
 }
 
@@ -131,16 +134,17 @@ fn listen(pipe: PipeReader) -> io::Result<Receiver<(u32, Report)>> {
     let read = move || {
         let mut pipe = BufReader::with_capacity(1 << 16, pipe);
         let end = frames::receive(&mut pipe, |writer, bytes| {
-            let report = serde_json::from_slice(bytes).unwrap_or_else(|e| {
-                Report::CannotStart(format!("its report cannot be read: {e}"))
-            });
+            let report = serde_json::from_slice(bytes)
+                .unwrap_or_else(|e| Report::CannotStart(format!("its report cannot be read: {e}")));
             let _ = sender.send((writer, report));
         });
         if let Err(error) = end {
             let _ = writeln!(io::stderr(), "turnstile: the writers' pipe: {error}");
         }
     };
-    thread::Builder::new().name("reports".to_owned()).spawn(read)?;
+    thread::Builder::new()
+        .name("reports".to_owned())
+        .spawn(read)?;
     Ok(receiver)
 }
 

@@ -87,5 +87,7 @@ fn create_table(connection: &Connection) -> Result<()> {
 }
 
 fn set_journal(connection: &Connection, journal: Journal) -> Result<String> {
-    connection.query_row(&format!("PRAGMA journal_mode={journal}"), (), |row| row.get(0))
+    connection.query_row(&format!("PRAGMA journal_mode={journal}"), (), |row| {
+        row.get(0)
+    })
 }

@@ -16,14 +16,23 @@ pub fn curve(nanoseconds: &[u64], low: f64, high: f64) -> Vec<(f64, f64)> {
         histogram[(place.max(0.0).round() as usize).min(points - 1)] += 1.0;
     }
     let reach = (3.0 * SMOOTH) as isize;
-    let kernel: Vec<f64> =
-        (-reach..=reach).map(|i| (-0.5 * (i as f64 / SMOOTH).powi(2)).exp()).collect();
+    let kernel: Vec<f64> = (-reach..=reach)
+        .map(|i| (-0.5 * (i as f64 / SMOOTH).powi(2)).exp())
+        .collect();
     let scale = PER_DECADE / (kernel.iter().sum::<f64>() * nanoseconds.len().max(1) as f64);
-    let at = |i: isize| usize::try_from(i).ok().and_then(|i| histogram.get(i)).unwrap_or(&0.0);
+    let at = |i: isize| {
+        usize::try_from(i)
+            .ok()
+            .and_then(|i| histogram.get(i))
+            .unwrap_or(&0.0)
+    };
     (0..points)
         .map(|i| {
             let near = (-reach..=reach).map(|offset| at(i as isize + offset));
-            let sum: f64 = near.zip(&kernel).map(|(count, weight)| count * weight).sum();
+            let sum: f64 = near
+                .zip(&kernel)
+                .map(|(count, weight)| count * weight)
+                .sum();
             (low + i as f64 / PER_DECADE, sum * scale)
         })
         .collect()
@@ -38,7 +47,10 @@ mod tests {
         let curve = curve(&[1_000_000; 50], 3.0, 9.0);
         let area: f64 = curve.iter().map(|(_, y)| y / PER_DECADE).sum();
         assert!((area - 1.0).abs() < 1e-9, "{area}");
-        let peak = curve.iter().max_by(|a, b| a.1.total_cmp(&b.1)).expect("points");
+        let peak = curve
+            .iter()
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .expect("points");
         assert!((peak.0 - 6.0).abs() < 0.011, "{peak:?}");
     }
 }

@@ -47,7 +47,10 @@ pub fn busy_seconds() -> Option<f64> {
 /// The sum of user, nice, system, irq, softirq and steal; guest time is part of user.
 fn busy_ticks(stat: &str) -> Option<u64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
-    let ticks: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .map_while(|field| field.parse().ok())
+        .collect();
     let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
         return None;
     };
@@ -58,7 +61,9 @@ fn busy_ticks(stat: &str) -> Option<u64> {
 fn file_system(directory: &Path, mountinfo: &str) -> String {
     let mut longest = (0, "unknown file system");
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let (Some(point), Some(kind)) = (left.split(' ').nth(4), right.split(' ').next()) else {
             continue;
         };
@@ -84,14 +89,20 @@ mod tests {
         let mounts = "21 1 254:0 / / rw shared:1 - ext4 /dev/vda rw\n\
                       22 21 0:20 / /mnt/my\\040disk rw - fuse.sshfs host: rw\n\
                       23 21 0:21 / /mnt/my rw - tmpfs tmpfs rw\n";
-        assert_eq!(file_system(Path::new("/mnt/my disk/x"), mounts), "fuse.sshfs");
+        assert_eq!(
+            file_system(Path::new("/mnt/my disk/x"), mounts),
+            "fuse.sshfs"
+        );
         assert_eq!(file_system(Path::new("/mnt/mys"), mounts), "ext4");
         assert_eq!(file_system(Path::new("/x"), ""), "unknown file system");
     }
 
     #[test]
     fn idle_and_iowait_are_not_busy() {
-        assert_eq!(busy_ticks("cpu  1 2 4 1000 1000 8 16 32 64 0\ncpu0 9"), Some(63));
+        assert_eq!(
+            busy_ticks("cpu  1 2 4 1000 1000 8 16 32 64 0\ncpu0 9"),
+            Some(63)
+        );
         assert_eq!(busy_ticks(""), None);
     }
 }

@@ -61,6 +61,11 @@ pub struct Failed {
 impl Log {
     /// Acknowledged and failed attempts together.
     pub fn attempts(&self) -> u64 {
-        (self.latencies.len() + self.failures.iter().map(|f| f.attempts.len()).sum::<usize>()) as u64
+        (self.latencies.len()
+            + self
+                .failures
+                .iter()
+                .map(|f| f.attempts.len())
+                .sum::<usize>()) as u64
     }
 }

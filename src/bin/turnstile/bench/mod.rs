@@ -76,7 +76,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut rounds = Vec::new();
     for (done, (number, vfs)) in order(arguments.rounds, &arguments.vfs).enumerate() {
         let label = format!("{}/{of} {vfs:width$}", done + 1);
-        let plan = Plan { arguments, directory: &directory, vfs, number, label };
+        let plan = Plan {
+            arguments,
+            directory: &directory,
+            vfs,
+            number,
+            label,
+        };
         match round::run(&plan, &interrupt)? {
             Some(round) => rounds.push(round),
             None => break,
@@ -159,7 +165,9 @@ mod tests {
     #[test]
     fn rounds_alternate() {
         let vfs = ["a".to_owned(), "b".to_owned()];
-        let order: Vec<_> = order(3, &vfs).map(|(round, vfs)| format!("{round}{vfs}")).collect();
+        let order: Vec<_> = order(3, &vfs)
+            .map(|(round, vfs)| format!("{round}{vfs}"))
+            .collect();
         assert_eq!(order, ["1a", "1b", "2b", "2a", "3a", "3b"]);
     }
 }

@@ -70,8 +70,10 @@ mod tests {
         stream.extend(&one[FRAME..]);
 
         let mut got = Vec::new();
-        receive(&mut stream.as_slice(), |writer, bytes| got.push((writer, bytes.to_vec())))
-            .expect("a well-formed stream");
+        receive(&mut stream.as_slice(), |writer, bytes| {
+            got.push((writer, bytes.to_vec()))
+        })
+        .expect("a well-formed stream");
         assert_eq!(got, [(2, b"short".to_vec()), (1, long)]);
     }
 }

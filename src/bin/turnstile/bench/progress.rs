@@ -30,7 +30,11 @@ impl Progress {
             bar.set_prefix(label.clone());
             bar
         });
-        Self { label, bar, last_line: None }
+        Self {
+            label,
+            bar,
+            last_line: None,
+        }
     }
 
     /// `ready` of `writers` stand at the gate.

@@ -102,7 +102,10 @@ mod tests {
         for (writer, attempt) in [(0, 0), (0, 1), (0, 3), (1, 0), (1, 1)] {
             database::insert(&connection, writer, attempt)?;
         }
-        let exact = Claim::Exact { attempts: 4, failed: HashSet::from([2]) };
+        let exact = Claim::Exact {
+            attempts: 4,
+            failed: HashSet::from([2]),
+        };
         Ok((connection, vec![exact, Claim::AtLeast(2)]))
     }
 
@@ -122,7 +125,11 @@ mod tests {
             let (connection, claims) = written()?;
             connection.execute(&format!("DELETE FROM writes WHERE {lost}"), ())?;
             let proof = check(&connection, &claims)?;
-            assert_eq!((proof.acknowledged, proof.rows, proof.lost), (5, 4, 1), "{lost}");
+            assert_eq!(
+                (proof.acknowledged, proof.rows, proof.lost),
+                (5, 4, 1),
+                "{lost}"
+            );
             assert!(!proof.holds());
         }
         Ok(())
@@ -136,7 +143,11 @@ mod tests {
             connection.execute("DELETE FROM writes WHERE writer = 0 AND attempt = 1", ())?;
             connection.execute(&format!("INSERT INTO writes VALUES {forged}"), ())?;
             let proof = check(&connection, &claims)?;
-            assert_eq!((proof.rows, proof.lost, proof.unexplained), (5, 1, 1), "{forged}");
+            assert_eq!(
+                (proof.rows, proof.lost, proof.unexplained),
+                (5, 1, 1),
+                "{forged}"
+            );
             assert!(!proof.holds());
         }
         Ok(())
@@ -147,7 +158,10 @@ mod tests {
         let (connection, claims) = written()?;
         database::insert(&connection, 0, 2)?;
         let proof = check(&connection, &claims)?;
-        assert_eq!((proof.rows, proof.lost, proof.unacknowledged_but_stored), (6, 0, 1));
+        assert_eq!(
+            (proof.rows, proof.lost, proof.unacknowledged_but_stored),
+            (6, 0, 1)
+        );
         assert!(proof.holds());
         Ok(())
     }

@@ -78,12 +78,14 @@ pub struct Failure {
 }
 
 fn merge(into: &mut Failures, code: i32, count: u64, message: &str, longest_ms: f64) {
-    let entry = into.entry(sqlite_error::name(code)).or_insert_with(|| Failure {
-        code,
-        count: 0,
-        message: message.to_owned(),
-        longest_ms: 0.0,
-    });
+    let entry = into
+        .entry(sqlite_error::name(code))
+        .or_insert_with(|| Failure {
+            code,
+            count: 0,
+            message: message.to_owned(),
+            longest_ms: 0.0,
+        });
     entry.count += count;
     entry.longest_ms = entry.longest_ms.max(longest_ms);
 }
@@ -118,8 +120,9 @@ impl Round {
             );
         }
         let logs_there = || logs.iter().flatten();
-        let mut latencies: Vec<u64> =
-            logs_there().flat_map(|log| log.latencies.iter().copied()).collect();
+        let mut latencies: Vec<u64> = logs_there()
+            .flat_map(|log| log.latencies.iter().copied())
+            .collect();
         latencies.sort_unstable();
         let shares: Vec<u64> = logs_there().map(|log| log.in_window).collect();
         let writes_in_window: u64 = shares.iter().sum();
@@ -178,8 +181,10 @@ impl Summary {
         if mine.is_empty() {
             return None;
         }
-        let mut latencies: Vec<u64> =
-            mine.iter().flat_map(|round| round.latencies.iter().copied()).collect();
+        let mut latencies: Vec<u64> = mine
+            .iter()
+            .flat_map(|round| round.latencies.iter().copied())
+            .collect();
         latencies.sort_unstable();
         let mut failures = Failures::new();
         for f in mine.iter().flat_map(|round| round.failures.values()) {
@@ -227,7 +232,7 @@ pub struct Results {
 /// What was asked for.
 #[derive(Serialize)]
 pub struct Parameters {
-    writers: u32,
+    pub writers: u32,
     seconds: f64,
     rounds: u32,
     journal: super::arguments::Journal,
@@ -261,7 +266,11 @@ impl Results {
             },
             machine,
             interrupted,
-            summary: arguments.vfs.iter().filter_map(|vfs| Summary::of(vfs, &rounds)).collect(),
+            summary: arguments
+                .vfs
+                .iter()
+                .filter_map(|vfs| Summary::of(vfs, &rounds))
+                .collect(),
             rounds,
             title: arguments.title(),
         }

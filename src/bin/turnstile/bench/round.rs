@@ -40,15 +40,22 @@ pub struct Plan<'a> {
 /// Runs it. `None` if it was interrupted before the gate opened.
 pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure> {
     let arguments = plan.arguments;
-    let home = tempfile::Builder::new().prefix("turnstile-bench-").tempdir_in(plan.directory)?;
+    let home = tempfile::Builder::new()
+        .prefix("turnstile-bench-")
+        .tempdir_in(plan.directory)?;
     let database = home.path().join("bench.db");
     database::create(&database, arguments.journal)?;
 
     let control = Control::create(arguments.writers)?;
     let orders = orders(plan, &control, &database);
     let mut progress = Progress::new(plan.label.clone());
-    let Some(mut crew) =
-        watch::muster(&orders, &control, arguments.writers, interrupt, &mut progress)?
+    let Some(mut crew) = watch::muster(
+        &orders,
+        &control,
+        arguments.writers,
+        interrupt,
+        &mut progress,
+    )?
     else {
         return Ok(None);
     };
@@ -77,7 +84,11 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure>
         proof,
     };
     let round = Round::new(around, &watched.logs);
-    progress.done(round.writes_per_second, failed(&round.failures), others_cores);
+    progress.done(
+        round.writes_per_second,
+        failed(&round.failures),
+        others_cores,
+    );
     Ok(Some(round))
 }
 
@@ -133,7 +144,12 @@ fn claim(control: &Control, writer: u32, log: Option<&Log>) -> Claim {
     match log {
         Some(log) => Claim::Exact {
             attempts: log.attempts(),
-            failed: log.failures.iter().flat_map(|f| &f.attempts).copied().collect::<HashSet<_>>(),
+            failed: log
+                .failures
+                .iter()
+                .flat_map(|f| &f.attempts)
+                .copied()
+                .collect::<HashSet<_>>(),
         },
         None => Claim::AtLeast(control.tally(writer).acknowledged.load(SeqCst)),
     }
@@ -143,7 +159,10 @@ fn claim(control: &Control, writer: u32, log: Option<&Log>) -> Claim {
 fn prove(home: TempDir, database: &Path, claims: &[Claim]) -> Result<Proof, Failure> {
     let proof = database::read_back(database).and_then(|db| proof::check(&db, claims));
     if !proof.as_ref().is_ok_and(Proof::holds) {
-        say(&format!("turnstile: the database is kept for inspection in {}", home.keep().display()));
+        say(&format!(
+            "turnstile: the database is kept for inspection in {}",
+            home.keep().display()
+        ));
     }
     proof.map_err(|e| format!("the database cannot be read back after the round: {e}").into())
 }

@@ -32,7 +32,11 @@ pub struct Font {
 impl Svg {
     /// An empty white picture.
     pub fn new(width: f64, height: f64) -> Self {
-        Self { body: String::new(), width, height }
+        Self {
+            body: String::new(),
+            width,
+            height,
+        }
     }
 
     fn push(&mut self, element: std::fmt::Arguments) {
@@ -87,7 +91,11 @@ impl Svg {
 
     /// The whole document; `title` is for those who cannot see it.
     pub fn finish(self, title: &str) -> String {
-        let Self { body, width, height } = self;
+        let Self {
+            body,
+            width,
+            height,
+        } = self;
         let title = escaped(title);
         format!(
             r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" font-family="system-ui, 'Segoe UI', Helvetica, Arial, sans-serif">
@@ -100,12 +108,17 @@ impl Svg {
 }
 
 fn joined(points: &[(f64, f64)]) -> String {
-    let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+    let points: Vec<String> = points
+        .iter()
+        .map(|(x, y)| format!("{x:.1},{y:.1}"))
+        .collect();
     points.join(" ")
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]

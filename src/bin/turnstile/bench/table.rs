@@ -39,20 +39,34 @@ fn grid(summary: &[Summary]) -> Vec<String> {
     type Cell = fn(&Summary) -> Option<String>;
     let us = |figure: f64| duration(figure * 1e3);
     let latency: [(&str, Cell); 5] = [
-        ("p50", |s| s.latency.as_ref().map(|l| duration(l.p50_us * 1e3))),
-        ("p99", |s| s.latency.as_ref().map(|l| duration(l.p99_us * 1e3))),
-        ("p99.9", |s| s.latency.as_ref().map(|l| duration(l.p999_us * 1e3))),
-        ("max", |s| s.latency.as_ref().map(|l| duration(l.max_us * 1e3))),
-        ("p99.9 / p50", |s| s.latency.as_ref().map(|l| three_digits(l.p999_over_p50))),
+        ("p50", |s| {
+            s.latency.as_ref().map(|l| duration(l.p50_us * 1e3))
+        }),
+        ("p99", |s| {
+            s.latency.as_ref().map(|l| duration(l.p99_us * 1e3))
+        }),
+        ("p99.9", |s| {
+            s.latency.as_ref().map(|l| duration(l.p999_us * 1e3))
+        }),
+        ("max", |s| {
+            s.latency.as_ref().map(|l| duration(l.max_us * 1e3))
+        }),
+        ("p99.9 / p50", |s| {
+            s.latency.as_ref().map(|l| three_digits(l.p999_over_p50))
+        }),
     ];
     let row = |label: &str, cell: &dyn Fn(&Summary) -> Option<String>| {
-        let cells = summary.iter().map(|s| cell(s).unwrap_or_else(|| "-".to_owned()));
+        let cells = summary
+            .iter()
+            .map(|s| cell(s).unwrap_or_else(|| "-".to_owned()));
         (label.to_owned(), cells.collect::<Vec<_>>())
     };
 
     let mut rows = vec![
         row("", &|s| Some(s.vfs.clone())),
-        row("writes/s", &|s| Some(count(s.writes_per_second.round() as u64))),
+        row("writes/s", &|s| {
+            Some(count(s.writes_per_second.round() as u64))
+        }),
     ];
     rows.extend(latency.iter().map(|(label, cell)| row(label, cell)));
     rows.push(row("failures", &|s| Some(count(failed(&s.failures)))));
@@ -63,12 +77,17 @@ fn grid(summary: &[Summary]) -> Vec<String> {
         let longest = |s: &Summary| s.failures.get(name).map(|f| us(f.longest_ms * 1e3));
         rows.push(row("    after up to", &longest));
     }
-    rows.push(row("Jain's fairness", &|s| s.jain.map(|j| format!("{j:.3}"))));
+    rows.push(row("Jain's fairness", &|s| {
+        s.jain.map(|j| format!("{j:.3}"))
+    }));
     rows.push(row("CPU per write", &|s| s.cpu_us_per_write.map(us)));
     rows.push(row("others' cores", &|s| s.others_cores.map(three_digits)));
 
     let labels = rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0);
-    let cells = rows.iter().flat_map(|(_, cells)| cells).map(|c| c.chars().count());
+    let cells = rows
+        .iter()
+        .flat_map(|(_, cells)| cells)
+        .map(|c| c.chars().count());
     let width = cells.max().unwrap_or(0) + 3;
     rows.iter()
         .map(|(label, cells)| {
@@ -93,7 +112,11 @@ fn proof(summary: &[Summary]) -> Vec<String> {
                 let stored = count(s.unacknowledged_but_stored);
                 let _ = write!(line, ", {stored} of them unacknowledged but stored");
             }
-            line.push_str(if s.proven { ", integrity_check ok" } else { "  PROOF FAILED" });
+            line.push_str(if s.proven {
+                ", integrity_check ok"
+            } else {
+                "  PROOF FAILED"
+            });
             line
         })
         .collect()
@@ -104,7 +127,9 @@ fn notes(results: &Results) -> Vec<String> {
     let mut notes = Vec::new();
     if results.interrupted {
         let rounds = results.rounds.len();
-        notes.push(format!("interrupted; these are the results of {rounds} rounds, the last one cut short"));
+        notes.push(format!(
+            "interrupted; these are the results of {rounds} rounds, the last one cut short"
+        ));
     }
     for round in &results.rounds {
         let place = format!("round {} of {}", round.round, round.vfs);
@@ -123,7 +148,10 @@ fn notes(results: &Results) -> Vec<String> {
     for summary in &results.summary {
         for (name, failure) in &summary.failures {
             if !is_contention(failure.code) {
-                notes.push(format!("{}: {name} is not contention: {}", summary.vfs, failure.message));
+                notes.push(format!(
+                    "{}: {name} is not contention: {}",
+                    summary.vfs, failure.message
+                ));
             }
         }
     }

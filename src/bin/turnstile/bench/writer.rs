@@ -50,15 +50,18 @@ pub fn run_writer(arguments: &WriterArguments) -> Result<ExitCode, Failure> {
 
 /// `None` if the gate was never opened.
 fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
-    let control = Control::open(&orders.control)
-        .map_err(|e| format!("{}: {e}", orders.control.display()))?;
+    let control =
+        Control::open(&orders.control).map_err(|e| format!("{}: {e}", orders.control.display()))?;
     if orders.vfs == super::TURNSTILE {
         turnstile::register(turnstile::Options::default())?;
     }
     // The first write of a fresh process pays for SQLite's start and for its own code being
     // paged in. It pays here, so that the tail shows the waiting and not the loader.
     database::insert(&database::in_memory(&orders.vfs)?, index, 0)?;
-    let kept = orders.keep_open.then(|| database::open(orders)).transpose()?;
+    let kept = orders
+        .keep_open
+        .then(|| database::open(orders))
+        .transpose()?;
     let mut pause = Pause::new(orders.seed, index);
 
     control.ready().fetch_add(1, SeqCst);
@@ -90,7 +93,12 @@ fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
             }
             Err(error) => {
                 tally.failed.fetch_add(1, Relaxed);
-                note(&mut log, attempt, &error, Duration::from_nanos(ended - started));
+                note(
+                    &mut log,
+                    attempt,
+                    &error,
+                    Duration::from_nanos(ended - started),
+                );
             }
         }
         drop(fresh);
@@ -105,7 +113,9 @@ fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
 }
 
 fn note(log: &mut Log, attempt: u64, error: &rusqlite::Error, waited: Duration) {
-    let code = error.sqlite_error().map_or(rusqlite::ffi::SQLITE_ERROR, |e| e.extended_code);
+    let code = error
+        .sqlite_error()
+        .map_or(rusqlite::ffi::SQLITE_ERROR, |e| e.extended_code);
     let known = match log.failures.iter().position(|f| f.code == code) {
         Some(known) => known,
         None => {
