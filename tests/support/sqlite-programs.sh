@@ -5,7 +5,8 @@
 #
 # leaves in DIRECTORY the programs mptest, speedtest1 and threadtest3, each of which loads the
 # extension named in TURNSTILE_EXTENSION (extra_init.c), and mptest's scripts. It works once and
-# finds its work done later. Exit status 69: something that this machine could have is missing.
+# finds its work done later. Exit status 69: something is missing, which the last line names
+# ("sqlite-programs.sh: needs WHAT; REMEDY").
 set -eu
 
 [ $# -eq 1 ] || { echo "usage: $0 DIRECTORY" >&2; exit 64; }
@@ -15,11 +16,11 @@ cd "$1"
 out=$(pwd)
 
 missing() {
-    echo "sqlite-programs.sh: $1" >&2
+    echo "sqlite-programs.sh: needs $1; $2" >&2
     exit 69
 }
 needs() {
-    command -v "$1" >/dev/null || missing "$1 is missing; apt-get install $2"
+    command -v "$1" >/dev/null || missing "$1" "apt-get install $2"
 }
 
 # Two test runs may build into one directory; the second finds the work of the first.
@@ -48,15 +49,18 @@ mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" source
 apt-get indextargets --format 'deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)' \
     'Origin: Debian' 'Created-By: Packages' | sort -u >"$apt/sources.list"
 [ -s "$apt/sources.list" ] ||
-    missing 'apt knows no Debian archive; apt-get update (on a Debian machine)'
+    missing 'a Debian archive that apt knows' 'apt-get update, on a Debian machine'
 private_apt() {
     apt-get -q -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
         -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" \
         -o APT::Sandbox::User= -o Acquire::Retries=3 "$@"
 }
-private_apt update >apt.log 2>&1 && (cd source && private_apt source --tar-only sqlite3) >>apt.log 2>&1 || {
+fetch() {
+    private_apt update && cd source && private_apt source --tar-only sqlite3
+}
+(fetch) >apt.log 2>&1 || {
     cat apt.log >&2
-    missing 'the source package of sqlite3 could not be fetched'
+    missing 'the source package of sqlite3' 'see above why apt could not fetch it'
 }
 rm -rf "$apt"
 mkdir source/tree
@@ -79,6 +83,7 @@ build() {
     # mptest waits with a busy handler of its own. This one waits as nearly all programs do.
     sed 's/sqlite3_busy_handler(g.db, busyHandler, 0)/sqlite3_busy_timeout(g.db, DEFAULT_TIMEOUT)/' \
         source/tree/mptest/mptest.c >source/mptest-timeout.c
+    grep -q 'sqlite3_busy_timeout(g.db, DEFAULT_TIMEOUT)' source/mptest-timeout.c
     program mptest-timeout "$@" source/mptest-timeout.c
     program speedtest1 "$@" source/tree/test/speedtest1.c
     program threadtest3 "$@" source/tree/test/threadtest3.c source/tree/src/test_multiplex.c
