@@ -342,6 +342,7 @@ fn control(db: &Connection, op: c_int, argument: *mut c_void) -> c_int {
 
 #[test]
 fn a_file_has_the_methods_of_its_base() {
+    register();
     let dir = tempfile::tempdir().unwrap();
     for base in ["unix", "unix-excl", "unix-dotfile", "unix-none"] {
         for parameters in ["", "&nolock=1", "&mode=ro", "&immutable=1"] {

@@ -66,7 +66,7 @@ impl Elsewhere {
         if let Some(mut open) = self.open.try_lock_for(Self::PATIENCE) {
             let path = path.to_bytes().into();
             open.push(Entry { path, base });
-            self.count.store(open.len(), Ordering::Release);
+            self.count.store(open.len(), Ordering::Relaxed);
         }
     }
 
@@ -77,14 +77,16 @@ impl Elsewhere {
             if let Some(at) = open.iter().position(is_it) {
                 open.swap_remove(at);
             }
-            self.count.store(open.len(), Ordering::Release);
+            self.count.store(open.len(), Ordering::Relaxed);
         }
     }
 
     /// Whether every open database lies on the registered base.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+        // Relaxed: who asks for a database's journal has opened the database, in this thread or
+        // handed over from the one that did.
+        self.count.load(Ordering::Relaxed) == 0
     }
 
     /// The base of the open database that `path` belongs to, if it is not the registered one.

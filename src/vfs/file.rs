@@ -4,6 +4,8 @@
 //! iVersion. That differs from file to file (`nolock=1` has no `xShmMap`, `unix-dotfile` is of
 //! iVersion 1), so each file carries its own method table, cut to measure when it is opened.
 //!
+//! Only files that need something of us are ours; the others are the base's own (see `open`).
+//!
 //! ```text
 //!   sqlite3_file* ->  | File                                | the base's file, szOsFile bytes |
 //!                     | pMethods | methods | room | ...     | pMethods | ...                  |
@@ -13,7 +15,7 @@
 use super::open::Room;
 use super::{Shim, rim};
 use crate::sqlite::abi::*;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
 /// Our part of an open file.
@@ -54,12 +56,13 @@ const TABLE: sqlite3_io_methods = sqlite3_io_methods {
     xUnfetch: Some(x_unfetch),
 };
 
-/// Our methods for a file whose base has `lower`. `xClose` and `xFileControl` are always there.
+/// Our methods for a file whose base has `lower`.
 pub fn over(lower: &sqlite3_io_methods) -> sqlite3_io_methods {
     // Members beyond the base's iVersion do not exist and must not be read.
     let (v2, v3) = (lower.iVersion >= 2, lower.iVersion >= 3);
     sqlite3_io_methods {
         iVersion: lower.iVersion.min(TABLE.iVersion),
+        xClose: lower.xClose.and(TABLE.xClose),
         xRead: lower.xRead.and(TABLE.xRead),
         xWrite: lower.xWrite.and(TABLE.xWrite),
         xTruncate: lower.xTruncate.and(TABLE.xTruncate),
@@ -68,6 +71,7 @@ pub fn over(lower: &sqlite3_io_methods) -> sqlite3_io_methods {
         xLock: lower.xLock.and(TABLE.xLock),
         xUnlock: lower.xUnlock.and(TABLE.xUnlock),
         xCheckReservedLock: lower.xCheckReservedLock.and(TABLE.xCheckReservedLock),
+        xFileControl: lower.xFileControl.and(TABLE.xFileControl),
         xSectorSize: lower.xSectorSize.and(TABLE.xSectorSize),
         xDeviceCharacteristics: lower
             .xDeviceCharacteristics
@@ -80,7 +84,6 @@ pub fn over(lower: &sqlite3_io_methods) -> sqlite3_io_methods {
         xShmUnmap: TABLE.xShmUnmap.filter(|_| v2 && lower.xShmUnmap.is_some()),
         xFetch: TABLE.xFetch.filter(|_| v3 && lower.xFetch.is_some()),
         xUnfetch: TABLE.xUnfetch.filter(|_| v3 && lower.xUnfetch.is_some()),
-        ..TABLE
     }
 }
 
@@ -96,18 +99,13 @@ impl File {
     }
 }
 
-/// Calls a method of the base's file, or answers `$missing` if it has none.
+/// Calls a method of the base's file.
 macro_rules! call {
-    ($file:expr, $method:ident($($argument:expr),*), $missing:expr) => {{
+    ($file:expr, $method:ident($($argument:expr),*)) => {{
         let lower = $file.room.lower;
-        // SAFETY: the base's file is open as long as ours is; the arguments are SQLite's own for
-        // this very method.
-        unsafe {
-            match (*(*lower).pMethods).$method {
-                Some(method) => method(lower, $($argument),*),
-                None => $missing,
-            }
-        }
+        // SAFETY: the base's file is open as long as ours is, and it has the method: `over` gave ours
+        // one only where it did. The arguments are SQLite's own for this very method.
+        unsafe { (*(*lower).pMethods).$method.unwrap_unchecked()(lower, $($argument),*) }
     }};
 }
 
@@ -116,7 +114,7 @@ macro_rules! pass {
     ($file:ident, $name:literal, $error:expr, $method:ident($($argument:expr),*)) => {{
         // SAFETY: SQLite calls a file's methods with that file.
         let file = unsafe { File::of($file) };
-        rim::guard(&file.shim.sqlite, $name, $error, || call!(file, $method($($argument),*), $error))
+        rim::guard(&file.shim.sqlite, $name, $error, || call!(file, $method($($argument),*)))
     }};
 }
 
@@ -130,7 +128,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
         }
         SQLITE_OK
     });
-    let code = call!(file, xClose(), SQLITE_OK);
+    let code = call!(file, xClose());
     // SAFETY: the base's file is closed.
     unsafe { file.room.free() };
     if code == SQLITE_OK { ours } else { code }
@@ -188,19 +186,30 @@ unsafe extern "C" fn x_file_control(
     op: c_int,
     argument: *mut c_void,
 ) -> c_int {
-    // SAFETY: SQLite calls a file's methods with that file.
+    if op == SQLITE_FCNTL_VFSNAME {
+        // SAFETY: SQLite calls a file's methods with that file; the argument is a char**.
+        return unsafe { vfs_name(file, argument.cast()) };
+    }
+    pass!(
+        file,
+        "xFileControl",
+        SQLITE_IOERR,
+        xFileControl(op, argument)
+    )
+}
+
+/// SQLITE_FCNTL_VFSNAME: our name, and behind it what the base says.
+///
+/// # Safety
+/// The file is open, and `answer` is what that file control takes.
+#[cold]
+unsafe fn vfs_name(file: *mut sqlite3_file, answer: *mut *mut c_char) -> c_int {
+    // SAFETY: the caller's promise.
     let file = unsafe { File::of(file) };
     rim::guard(&file.shim.sqlite, "xFileControl", SQLITE_IOERR, || {
-        let code = call!(file, xFileControl(op, argument), SQLITE_NOTFOUND);
-        if op != SQLITE_FCNTL_VFSNAME {
-            return code;
-        }
-        // SAFETY: this file control's argument is a char**.
-        unsafe {
-            file.shim
-                .sqlite
-                .prefix_vfs_name(argument.cast(), super::NAME)
-        };
+        call!(file, xFileControl(SQLITE_FCNTL_VFSNAME, answer.cast()));
+        // SAFETY: the caller's promise.
+        unsafe { file.shim.sqlite.prefix_vfs_name(answer, super::NAME) };
         SQLITE_OK
     })
 }
@@ -252,7 +261,7 @@ unsafe extern "C" fn x_shm_barrier(file: *mut sqlite3_file) {
     // SAFETY: SQLite calls a file's methods with that file.
     let file = unsafe { File::of(file) };
     rim::guard(&file.shim.sqlite, "xShmBarrier", (), || ());
-    call!(file, xShmBarrier(), ());
+    call!(file, xShmBarrier());
 }
 
 unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {

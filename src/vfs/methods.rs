@@ -6,7 +6,7 @@
 use super::{Shim, explain, open, rim};
 use crate::sqlite::abi::*;
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::ptr::{self, NonNull};
+use std::ptr;
 
 /// Our methods; [`over`] takes away those that a base does not have.
 pub const TABLE: sqlite3_vfs = sqlite3_vfs {
@@ -42,6 +42,7 @@ pub fn over(base: &sqlite3_vfs) -> sqlite3_vfs {
         iVersion: base.iVersion.min(TABLE.iVersion),
         szOsFile: open::size_over(base.szOsFile),
         mxPathname: base.mxPathname,
+        xOpen: base.xOpen.and(TABLE.xOpen),
         xDelete: base.xDelete.and(TABLE.xDelete),
         xAccess: base.xAccess.and(TABLE.xAccess),
         xFullPathname: base.xFullPathname.and(TABLE.xFullPathname),
@@ -69,27 +70,17 @@ pub fn over(base: &sqlite3_vfs) -> sqlite3_vfs {
     }
 }
 
-/// Calls a method of the VFS `$base`, or answers `$missing` if it has none.
-macro_rules! call {
-    ($base:expr, $method:ident($($argument:expr),*), $missing:expr) => {{
-        let base = $base.as_ptr();
-        // SAFETY: the base is on SQLite's list, so it stays; the arguments are SQLite's own for
-        // this very method.
-        unsafe {
-            match (*base).$method {
-                Some(method) => method(base, $($argument),*),
-                None => $missing,
-            }
-        }
-    }};
-}
-
-/// Runs `$body` with `$shim` behind the rim.
-macro_rules! method {
-    ($vfs:ident, $name:literal, $on_panic:expr, |$shim:ident| $body:expr) => {{
+/// Hands a method to the registered base, behind the rim.
+macro_rules! pass {
+    ($vfs:ident, $name:literal, $on_panic:expr, $method:ident($($argument:expr),*)) => {{
         // SAFETY: SQLite calls a VFS's methods with that VFS.
-        let $shim = unsafe { Shim::of($vfs) };
-        rim::guard(&$shim.sqlite, $name, $on_panic, || $body)
+        let shim = unsafe { Shim::of($vfs) };
+        rim::guard(&shim.sqlite, $name, $on_panic, || {
+            let base = shim.base.as_ptr();
+            // SAFETY: the base is on SQLite's list, so it stays, and it has the method: `over` gave
+            // ours one only where it did. The arguments are SQLite's own for this very method.
+            unsafe { (*base).$method.unwrap_unchecked()(base, $($argument),*) }
+        })
     }};
 }
 
@@ -100,34 +91,61 @@ unsafe extern "C" fn x_open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SQLite closes a file whose pMethods are set, even if xOpen failed.
-    // SAFETY: xOpen gets room for our szOsFile.
-    unsafe { (*file).pMethods = ptr::null() };
-    method!(vfs, "xOpen", SQLITE_CANTOPEN, |shim| {
+    // SAFETY: SQLite calls a VFS's methods with that VFS; xOpen gets room for our szOsFile.
+    let shim = unsafe {
+        // SQLite closes a file whose pMethods are set, even if xOpen failed.
+        (*file).pMethods = ptr::null();
+        Shim::of(vfs)
+    };
+    // Only a database is wrapped. The others are the base's own files, opened in its szOsFile bytes
+    // of our room; but one on another base may need more.
+    if flags & SQLITE_OPEN_MAIN_DB == 0 && shim.elsewhere.is_empty() {
+        return pass!(
+            vfs,
+            "xOpen",
+            SQLITE_CANTOPEN,
+            xOpen(name, file, flags, out_flags)
+        );
+    }
+    // SAFETY: the same arguments.
+    unsafe { open_ours(vfs, name, file, flags, out_flags) }
+}
+
+/// Apart, and with C's calling convention, so that the other files get by with a jump to the base.
+#[inline(never)]
+unsafe extern "C" fn open_ours(
+    vfs: *mut sqlite3_vfs,
+    name: *const c_char,
+    file: *mut sqlite3_file,
+    flags: c_int,
+    out_flags: *mut c_int,
+) -> c_int {
+    // SAFETY: SQLite calls a VFS's methods with that VFS.
+    let shim = unsafe { Shim::of(vfs) };
+    rim::guard(&shim.sqlite, "xOpen", SQLITE_CANTOPEN, || {
         // SAFETY: the arguments of xOpen.
         unsafe { open::open(shim, name, file, flags, out_flags) }
     })
 }
 
-/// The base for a path: see `base`.
-///
-/// # Safety
-/// `path` is terminated.
-#[inline(always)]
-unsafe fn base_of(shim: &Shim, path: *const c_char) -> NonNull<sqlite3_vfs> {
-    if shim.elsewhere.is_empty() {
-        return shim.base;
+unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, path: *const c_char, sync: c_int) -> c_int {
+    // SAFETY: SQLite calls a VFS's methods with that VFS.
+    if unsafe { Shim::of(vfs) }.elsewhere.is_empty() {
+        return pass!(vfs, "xDelete", SQLITE_IOERR_DELETE, xDelete(path, sync));
     }
-    // SAFETY: the caller's promise.
-    let path = unsafe { CStr::from_ptr(path) };
-    shim.elsewhere.base_of(path).unwrap_or(shim.base)
+    // SAFETY: the same arguments.
+    unsafe { delete_elsewhere(vfs, path, sync) }
 }
 
-unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, path: *const c_char, sync: c_int) -> c_int {
-    method!(vfs, "xDelete", SQLITE_IOERR_DELETE, |shim| {
-        // SAFETY: a path of SQLite's.
-        let base = unsafe { base_of(shim, path) };
-        call!(base, xDelete(path, sync), SQLITE_IOERR_DELETE)
+#[cold]
+unsafe extern "C" fn delete_elsewhere(
+    vfs: *mut sqlite3_vfs,
+    path: *const c_char,
+    sync: c_int,
+) -> c_int {
+    by_path(vfs, "xDelete", SQLITE_IOERR_DELETE, path, |base| {
+        // SAFETY: the base is on SQLite's list; the arguments are SQLite's own.
+        unsafe { (*base).xDelete.map(|method| method(base, path, sync)) }
     })
 }
 
@@ -137,10 +155,49 @@ unsafe extern "C" fn x_access(
     flags: c_int,
     answer: *mut c_int,
 ) -> c_int {
-    method!(vfs, "xAccess", SQLITE_IOERR_ACCESS, |shim| {
-        // SAFETY: a path of SQLite's.
-        let base = unsafe { base_of(shim, path) };
-        call!(base, xAccess(path, flags, answer), SQLITE_IOERR_ACCESS)
+    // SAFETY: SQLite calls a VFS's methods with that VFS.
+    if unsafe { Shim::of(vfs) }.elsewhere.is_empty() {
+        return pass!(
+            vfs,
+            "xAccess",
+            SQLITE_IOERR_ACCESS,
+            xAccess(path, flags, answer)
+        );
+    }
+    // SAFETY: the same arguments.
+    unsafe { access_elsewhere(vfs, path, flags, answer) }
+}
+
+#[cold]
+unsafe extern "C" fn access_elsewhere(
+    vfs: *mut sqlite3_vfs,
+    path: *const c_char,
+    flags: c_int,
+    answer: *mut c_int,
+) -> c_int {
+    by_path(vfs, "xAccess", SQLITE_IOERR_ACCESS, path, |base| {
+        // SAFETY: the base is on SQLite's list; the arguments are SQLite's own.
+        unsafe {
+            (*base)
+                .xAccess
+                .map(|method| method(base, path, flags, answer))
+        }
+    })
+}
+
+/// Hands a method with a path to the base of the database that the path belongs to; see `base`.
+fn by_path(
+    vfs: *mut sqlite3_vfs,
+    name: &str,
+    error: c_int,
+    path: *const c_char,
+    call: impl FnOnce(*mut sqlite3_vfs) -> Option<c_int>,
+) -> c_int {
+    // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
+    let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
+    rim::guard(&shim.sqlite, name, error, || {
+        let base = shim.elsewhere.base_of(path).unwrap_or(shim.base);
+        call(base.as_ptr()).unwrap_or(error)
     })
 }
 
@@ -150,30 +207,30 @@ unsafe extern "C" fn x_full_pathname(
     size: c_int,
     full: *mut c_char,
 ) -> c_int {
-    method!(vfs, "xFullPathname", SQLITE_CANTOPEN, |shim| {
-        let code = call!(shim.base, xFullPathname(path, size, full), SQLITE_CANTOPEN);
-        // SQLITE_OK_SYMLINK is a success, too.
-        if code & 0xff != SQLITE_OK {
-            // SAFETY: a path of SQLite's.
-            let path = unsafe { CStr::from_ptr(path) };
-            shim.log(code, explain::cannot_resolve(path, size));
-        }
+    let code = pass!(
+        vfs,
+        "xFullPathname",
+        SQLITE_CANTOPEN,
+        xFullPathname(path, size, full)
+    );
+    // SQLITE_OK_SYMLINK is a success, too.
+    if code & 0xff == SQLITE_OK {
+        return code;
+    }
+    // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
+    let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
+    rim::guard(&shim.sqlite, "explain", code, || {
+        shim.log(code, explain::cannot_resolve(path, size));
         code
     })
 }
 
 unsafe extern "C" fn x_dl_open(vfs: *mut sqlite3_vfs, path: *const c_char) -> *mut c_void {
-    method!(vfs, "xDlOpen", ptr::null_mut(), |shim| {
-        call!(shim.base, xDlOpen(path), ptr::null_mut())
-    })
+    pass!(vfs, "xDlOpen", ptr::null_mut(), xDlOpen(path))
 }
 
 unsafe extern "C" fn x_dl_error(vfs: *mut sqlite3_vfs, size: c_int, message: *mut c_char) {
-    method!(vfs, "xDlError", (), |shim| call!(
-        shim.base,
-        xDlError(size, message),
-        ()
-    ))
+    pass!(vfs, "xDlError", (), xDlError(size, message))
 }
 
 unsafe extern "C" fn x_dl_sym(
@@ -181,41 +238,23 @@ unsafe extern "C" fn x_dl_sym(
     library: *mut c_void,
     symbol: *const c_char,
 ) -> sqlite3_syscall_ptr {
-    method!(vfs, "xDlSym", None, |shim| call!(
-        shim.base,
-        xDlSym(library, symbol),
-        None
-    ))
+    pass!(vfs, "xDlSym", None, xDlSym(library, symbol))
 }
 
 unsafe extern "C" fn x_dl_close(vfs: *mut sqlite3_vfs, library: *mut c_void) {
-    method!(vfs, "xDlClose", (), |shim| call!(
-        shim.base,
-        xDlClose(library),
-        ()
-    ))
+    pass!(vfs, "xDlClose", (), xDlClose(library))
 }
 
 unsafe extern "C" fn x_randomness(vfs: *mut sqlite3_vfs, size: c_int, out: *mut c_char) -> c_int {
-    method!(vfs, "xRandomness", 0, |shim| call!(
-        shim.base,
-        xRandomness(size, out),
-        0
-    ))
+    pass!(vfs, "xRandomness", 0, xRandomness(size, out))
 }
 
 unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
-    method!(vfs, "xSleep", 0, |shim| call!(
-        shim.base,
-        xSleep(microseconds),
-        0
-    ))
+    pass!(vfs, "xSleep", 0, xSleep(microseconds))
 }
 
 unsafe extern "C" fn x_current_time(vfs: *mut sqlite3_vfs, day: *mut f64) -> c_int {
-    method!(vfs, "xCurrentTime", SQLITE_ERROR, |shim| {
-        call!(shim.base, xCurrentTime(day), SQLITE_ERROR)
-    })
+    pass!(vfs, "xCurrentTime", SQLITE_ERROR, xCurrentTime(day))
 }
 
 unsafe extern "C" fn x_get_last_error(
@@ -223,17 +262,16 @@ unsafe extern "C" fn x_get_last_error(
     size: c_int,
     message: *mut c_char,
 ) -> c_int {
-    method!(vfs, "xGetLastError", 0, |shim| call!(
-        shim.base,
-        xGetLastError(size, message),
-        0
-    ))
+    pass!(vfs, "xGetLastError", 0, xGetLastError(size, message))
 }
 
 unsafe extern "C" fn x_current_time_int64(vfs: *mut sqlite3_vfs, ms: *mut sqlite3_int64) -> c_int {
-    method!(vfs, "xCurrentTimeInt64", SQLITE_ERROR, |shim| {
-        call!(shim.base, xCurrentTimeInt64(ms), SQLITE_ERROR)
-    })
+    pass!(
+        vfs,
+        "xCurrentTimeInt64",
+        SQLITE_ERROR,
+        xCurrentTimeInt64(ms)
+    )
 }
 
 unsafe extern "C" fn x_set_system_call(
@@ -241,27 +279,24 @@ unsafe extern "C" fn x_set_system_call(
     name: *const c_char,
     call: sqlite3_syscall_ptr,
 ) -> c_int {
-    method!(vfs, "xSetSystemCall", SQLITE_NOTFOUND, |shim| {
-        call!(shim.base, xSetSystemCall(name, call), SQLITE_NOTFOUND)
-    })
+    pass!(
+        vfs,
+        "xSetSystemCall",
+        SQLITE_NOTFOUND,
+        xSetSystemCall(name, call)
+    )
 }
 
 unsafe extern "C" fn x_get_system_call(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
 ) -> sqlite3_syscall_ptr {
-    method!(vfs, "xGetSystemCall", None, |shim| call!(
-        shim.base,
-        xGetSystemCall(name),
-        None
-    ))
+    pass!(vfs, "xGetSystemCall", None, xGetSystemCall(name))
 }
 
 unsafe extern "C" fn x_next_system_call(
     vfs: *mut sqlite3_vfs,
     name: *const c_char,
 ) -> *const c_char {
-    method!(vfs, "xNextSystemCall", ptr::null(), |shim| {
-        call!(shim.base, xNextSystemCall(name), ptr::null())
-    })
+    pass!(vfs, "xNextSystemCall", ptr::null(), xNextSystemCall(name))
 }

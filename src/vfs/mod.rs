@@ -50,8 +50,6 @@ struct Shim {
 /// alike, SQLite finds one of them, and the other is never called. A lock of ours could be held by
 /// another thread at a `fork`, and then hang the child.
 pub fn register(sqlite: &Sqlite, program: Options) -> Result<(), Error> {
-    #[cfg(feature = "inject")]
-    crate::inject::arm_from_environment();
     options::check_environment_names()?;
     let options = program.with_environment()?;
     let vfs = match sqlite.find(Some(NAME)) {
@@ -148,22 +146,23 @@ unsafe extern "C" fn turnstile_core_register(
 ) -> c_int {
     // SAFETY: the C doors pass a complete structure.
     let sqlite = unsafe { &*sqlite };
-    let result = rim::guard(
-        sqlite,
-        "register",
-        Err(Error::new(SQLITE_ERROR, "panicked")),
-        || {
-            let program = match options.is_null() {
-                true => Options::default(),
-                // SAFETY: the caller's promise.
-                false => Options::parse(&unsafe { crate::sqlite::text(options) })?,
-            };
-            register(sqlite, program)
-        },
-    );
-    if guest != 0 && result.is_ok() {
+    if guest != 0 {
         silence_panic_hook();
     }
+    #[cfg(feature = "inject")]
+    crate::inject::arm_from_environment();
+    let panicked = Err(Error::new(
+        SQLITE_ERROR,
+        "panicked; sqlite3_log has the reason",
+    ));
+    let result = rim::guard(sqlite, "register", panicked, || {
+        let program = match options.is_null() {
+            true => Options::default(),
+            // SAFETY: the caller's promise.
+            false => Options::parse(&unsafe { crate::sqlite::text(options) })?,
+        };
+        register(sqlite, program)
+    });
     let Err(error) = result else {
         return SQLITE_OK;
     };

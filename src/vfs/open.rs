@@ -3,6 +3,9 @@
 //! Invariant: our `pMethods` are set if and only if the base's file is open and ours is complete.
 //! Whatever happens before that (a bad option, the base's refusal, a panic) leaves `pMethods` NULL
 //! and the base's file closed.
+//!
+//! Journals, WALs and temporary files need nothing of us yet: `xOpen` in `methods` lets the base
+//! open them into SQLite's own memory, and from then on they cost what they cost without us.
 
 use super::file::{self, File};
 use super::{Shim, base, explain};
@@ -25,7 +28,7 @@ pub fn size_over(lower: c_int) -> c_int {
     lower.saturating_add(OURS as c_int)
 }
 
-/// `xOpen`.
+/// `xOpen` for a database, or while there is a database on another base than the registered one.
 ///
 /// # Safety
 /// The arguments are those of `xOpen`, and `file`'s `pMethods` are NULL.
@@ -40,13 +43,19 @@ pub unsafe fn open(
     let path = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
     let database = path.filter(|_| flags & SQLITE_OPEN_MAIN_DB != 0);
 
-    // SAFETY: the arguments of xOpen.
-    let base = match unsafe { choose_base(shim, path, database.is_some(), flags) } {
-        Ok(base) => base,
-        Err(error) => {
-            let path = explain::shortened(path.unwrap_or_default());
-            shim.log(error.code(), format_args!("{error} ({path})"));
-            return error.code();
+    let base = match database {
+        // SAFETY: the arguments of xOpen.
+        Some(path) => match unsafe { base_of_database(shim, path, flags) } {
+            Ok(base) => base,
+            Err(error) => {
+                let path = explain::shortened(path);
+                shim.log(error.code(), format_args!("{error} ({path})"));
+                return error.code();
+            }
+        },
+        None => {
+            let elsewhere = path.and_then(|path| shim.elsewhere.base_of(path));
+            elsewhere.unwrap_or(shim.base)
         }
     };
     let Some(_nesting) = Nesting::enter() else {
@@ -130,26 +139,15 @@ thread_local! {
     static NESTING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The base for a file: a database's own options say, and its journals follow the database.
+/// The base for a database: what its options say.
 ///
 /// # Safety
-/// The arguments are those of `xOpen`.
-unsafe fn choose_base(
+/// `path` and `flags` are those of `xOpen`.
+unsafe fn base_of_database(
     shim: &Shim,
-    path: Option<&CStr>,
-    is_database: bool,
+    path: &CStr,
     flags: c_int,
 ) -> Result<NonNull<sqlite3_vfs>, Error> {
-    let Some(path) = path else {
-        return Ok(shim.base);
-    };
-    if !is_database {
-        let base = match shim.elsewhere.is_empty() {
-            true => None,
-            false => shim.elsewhere.base_of(path),
-        };
-        return Ok(base.unwrap_or(shim.base));
-    }
     let mut options = shim.options.with_environment()?;
     // Without the flag there is no query behind the name: unixOpen looks at it likewise.
     if flags & SQLITE_OPEN_URI != 0 {

@@ -32,7 +32,7 @@ impl Sqlite {
                 ($name:literal) => {{
                     let symbol = libc::dlsym(library, $name.as_ptr());
                     assert!(!symbol.is_null(), "{:?}", $name);
-                    std::mem::transmute(symbol)
+                    std::mem::transmute::<*mut c_void, _>(symbol)
                 }};
             }
             Sqlite {

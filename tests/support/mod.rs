@@ -43,7 +43,9 @@ pub fn has_program(test: &str, program: &str, package: &str) -> bool {
 
 /// Runs `command` to its end and returns its output, or panics with all that it said.
 pub fn succeed(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(
         output.status.success(),
         "{command:?}: {}\n--- stdout\n{}--- stderr\n{}",
@@ -85,7 +87,10 @@ pub fn vfs_name(db: &rusqlite::Connection) -> String {
         let op = ffi::SQLITE_FCNTL_VFSNAME;
         let code = ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, argument);
         assert!(code == ffi::SQLITE_OK && !name.is_null());
-        let text = std::ffi::CStr::from_ptr(name).to_str().expect("a VFS's name").to_owned();
+        let text = std::ffi::CStr::from_ptr(name)
+            .to_str()
+            .expect("a VFS's name")
+            .to_owned();
         ffi::sqlite3_free(name.cast());
         text
     }

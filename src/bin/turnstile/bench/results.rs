@@ -26,6 +26,8 @@ pub struct Round {
     pub latency: Option<Latency>,
     pub failures: Failures,
     pub jain: Option<f64>,
+    /// Writers that came through without one acknowledged write.
+    pub writers_left_out: usize,
     pub cpu_us_per_write: Option<f64>,
     /// How many cores the rest of the machine kept busy meanwhile, the kernel's own threads
     /// (writing to the disk, for one) included.
@@ -138,6 +140,7 @@ impl Round {
             latency: Latency::of(&latencies),
             failures,
             jain: jain(&shares),
+            writers_left_out: logs_there().filter(|log| log.latencies.is_empty()).count(),
             cpu_us_per_write: per_write(cpu, latencies.len()),
             others_cores: around.others_cores,
             casualties: around.casualties,
@@ -162,6 +165,7 @@ pub struct Summary {
     pub latency: Option<Latency>,
     pub failures: Failures,
     pub jain: Option<f64>,
+    pub writers_left_out: f64,
     pub cpu_us_per_write: Option<f64>,
     pub others_cores: Option<f64>,
     pub acknowledged: u64,
@@ -203,6 +207,7 @@ impl Summary {
             latency: Latency::of(&latencies),
             failures,
             jain: middle(|r| r.jain),
+            writers_left_out: middle(|r| Some(r.writers_left_out as f64)).unwrap_or(0.0),
             cpu_us_per_write: per_write(mine.iter().map(|r| r.cpu).sum(), latencies.len()),
             others_cores: middle(|r| r.others_cores),
             acknowledged: total(|p| p.acknowledged),

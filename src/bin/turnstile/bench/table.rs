@@ -80,6 +80,11 @@ fn grid(summary: &[Summary]) -> Vec<String> {
     rows.push(row("Jain's fairness", &|s| {
         s.jain.map(|j| format!("{j:.3}"))
     }));
+    if summary.iter().any(|s| s.writers_left_out > 0.0) {
+        rows.push(row("  never got to write", &|s| {
+            Some(format!("{}", s.writers_left_out))
+        }));
+    }
     rows.push(row("CPU per write", &|s| s.cpu_us_per_write.map(us)));
     rows.push(row("others' cores", &|s| s.others_cores.map(three_digits)));
 
