@@ -22,11 +22,7 @@ pub fn create(path: &Path, journal: Journal) -> Result<(), Failure> {
     let connection = Connection::open_with_flags_and_vfs(path, flags, STOCK)?;
     let mode = set_journal(&connection, journal)?;
     if !mode.eq_ignore_ascii_case(&journal.to_string()) {
-        return Err(format!(
-            "SQLite refuses journal mode {journal} in {} and stays in {mode}; choose another --journal or --dir",
-            path.parent().unwrap_or(path).display()
-        )
-        .into());
+        return Err(format!("journal mode {journal} is refused, it stays in {mode}").into());
     }
     create_table(&connection)?;
     connection.close().map_err(|(_, e)| e)?;

@@ -239,13 +239,13 @@ pub struct Results {
 pub struct Parameters {
     pub writers: u32,
     seconds: f64,
-    rounds: u32,
+    pub rounds: u32,
     journal: super::arguments::Journal,
     sync: super::arguments::Sync,
     timeout_ms: u32,
     keep_open: bool,
     no_sleep: bool,
-    vfs: Vec<String>,
+    pub vfs: Vec<String>,
 }
 
 impl Results {

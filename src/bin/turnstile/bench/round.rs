@@ -44,7 +44,10 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure>
         .prefix("turnstile-bench-")
         .tempdir_in(plan.directory)?;
     let database = home.path().join("bench.db");
-    database::create(&database, arguments.journal)?;
+    database::create(&database, arguments.journal).map_err(|e| {
+        let directory = plan.directory.display();
+        format!("cannot make a database in {directory}: {e}; choose another --dir")
+    })?;
 
     let control = Control::create(arguments.writers)?;
     let orders = orders(plan, &control, &database);
@@ -72,7 +75,10 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure>
 
     let crew_cpu: Duration = watched.logs.iter().flatten().map(|log| log.cpu).sum();
     let ours = (watched.cpu.saturating_sub(cpu) + crew_cpu).as_secs_f64();
+    // Of a writer that was killed nobody knows what it used.
+    let complete = watched.logs.iter().all(Option::is_some);
     let others_cores = busy
+        .filter(|_| complete)
         .zip(watched.busy)
         .map(|(before, after)| ((after - before - ours) / watched.measured.as_secs_f64()).max(0.0));
     let around = Circumstances {

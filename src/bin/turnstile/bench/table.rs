@@ -131,9 +131,10 @@ fn proof(summary: &[Summary]) -> Vec<String> {
 fn notes(results: &Results) -> Vec<String> {
     let mut notes = Vec::new();
     if results.interrupted {
-        let rounds = results.rounds.len();
+        let asked = results.parameters.rounds as usize * results.parameters.vfs.len();
         notes.push(format!(
-            "interrupted; these are the results of {rounds} rounds, the last one cut short"
+            "interrupted: {} of {asked} rounds were begun, the last one may be shorter",
+            results.rounds.len()
         ));
     }
     for round in &results.rounds {

@@ -102,6 +102,7 @@ pub fn go(
     let mut logs: Vec<Option<Log>> = (0..writers).map(|_| None).collect();
     let mut killed_after = None;
     let mut quiet = None;
+    let mut asked = None;
     let mut shown = Instant::now();
     loop {
         match crew.reports().recv_timeout(TICK) {
@@ -118,12 +119,13 @@ pub fn go(
         if quiet.is_none() && finished == u64::from(writers) {
             quiet = Some((since(opened), machine::busy_seconds(), clock::cpu()));
         }
-        if interrupt.stop() && clock::now() < control.deadline() {
-            control.set_deadline(clock::now());
+        if interrupt.stop() && asked.is_none() {
+            asked = Some(Instant::now());
+            control.set_deadline(control.deadline().min(clock::now()));
         }
         let late = since(control.deadline());
-        let patience = if interrupt.stop() { GRACE } else { drain_limit };
-        if killed_after.is_none() && (interrupt.now() || late > patience) {
+        let enough = asked.is_some_and(|asked| asked.elapsed() > GRACE) || late > drain_limit;
+        if killed_after.is_none() && (enough || interrupt.now()) {
             killed_after = Some(late);
             crew.kill();
         }
