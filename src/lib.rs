@@ -47,6 +47,10 @@ mod options;
 mod sqlite;
 mod vfs;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use error::Error;
 pub use options::{Fs, Options, VfsName};
 

@@ -36,11 +36,21 @@ fn refused(path: &Path, parameters: &str, code: c_int, line: &str) {
     LOG.lock().unwrap().clear();
     let uri = format!("file:{}?vfs=turnstile{parameters}", support::encoded(path));
     let error = Connection::open_with_flags(uri, OpenFlags::default()).unwrap_err();
-    assert_eq!(error.sqlite_error().map(|e| e.extended_code & 0xff), Some(code), "{error}");
+    assert_eq!(
+        error.sqlite_error().map(|e| e.extended_code & 0xff),
+        Some(code),
+        "{error}"
+    );
     let log = LOG.lock().unwrap();
-    let ours: Vec<_> = log.iter().filter(|(_, line)| line.starts_with("turnstile: ")).collect();
+    let ours: Vec<_> = log
+        .iter()
+        .filter(|(_, line)| line.starts_with("turnstile: "))
+        .collect();
     assert_eq!(ours.len(), 1, "{log:?}");
-    assert!(ours[0].0 & 0xff == code && ours[0].1.contains(line), "{ours:?}");
+    assert!(
+        ours[0].0 & 0xff == code && ours[0].1.contains(line),
+        "{ours:?}"
+    );
     assert!(ours[0].1.len() < 209, "renderLogMsg cuts it: {ours:?}");
 }
 
@@ -50,25 +60,67 @@ fn options_in_a_uri() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.db");
     let cases = [
-        ("&fs=nfs", "URI parameter fs has the value \"nfs\"; use auto, local or network"),
-        ("&fair=perhaps", "URI parameter fair has the value \"perhaps\"; use on or off"),
-        ("&quantum_us=-1", "URI parameter quantum_us has the value \"-1\"; use 0 to 1000000"),
-        ("&backoff_us=x", "URI parameter backoff_us has the value \"x\"; use 1 to 1000000"),
-        ("&backoff_cap_us=0", "URI parameter backoff_cap_us has the value \"0\"; use 1 to 10000000"),
-        ("&retry_ms=1.5", "URI parameter retry_ms has the value \"1.5\"; use 0 to 3600000"),
-        ("&resync_kb=", "URI parameter resync_kb has the value \"\"; use 0 to 1048576"),
-        ("&base=nope", "the VFS \"nope\", which is not registered; register it first, or use unix"),
-        ("&quantum=5", "URI parameter quantum is unknown; the options are"),
-        ("&Retry-MS=5", "URI parameter Retry-MS is unknown; the options are"),
+        (
+            "&fs=nfs",
+            "URI parameter fs has the value \"nfs\"; use auto, local or network",
+        ),
+        (
+            "&fair=perhaps",
+            "URI parameter fair has the value \"perhaps\"; use on or off",
+        ),
+        (
+            "&quantum_us=-1",
+            "URI parameter quantum_us has the value \"-1\"; use 0 to 1000000",
+        ),
+        (
+            "&backoff_us=x",
+            "URI parameter backoff_us has the value \"x\"; use 1 to 1000000",
+        ),
+        (
+            "&backoff_cap_us=0",
+            "URI parameter backoff_cap_us has the value \"0\"; use 1 to 10000000",
+        ),
+        (
+            "&retry_ms=1.5",
+            "URI parameter retry_ms has the value \"1.5\"; use 0 to 3600000",
+        ),
+        (
+            "&resync_kb=",
+            "URI parameter resync_kb has the value \"\"; use 0 to 1048576",
+        ),
+        (
+            "&base=nope",
+            "the VFS \"nope\", which is not registered; register it first, or use unix",
+        ),
+        (
+            "&quantum=5",
+            "URI parameter quantum is unknown; the options are",
+        ),
+        (
+            "&Retry-MS=5",
+            "URI parameter Retry-MS is unknown; the options are",
+        ),
     ];
     for (parameters, line) in cases {
         refused(&path, parameters, ffi::SQLITE_ERROR, line);
-        assert!(!path.exists(), "{parameters}: refused before anything was created");
+        assert!(
+            !path.exists(),
+            "{parameters}: refused before anything was created"
+        );
     }
     let long = format!("{}/{}", "d".repeat(150), "f".repeat(100));
-    refused(&dir.path().join(long), "&fs=nfs", ffi::SQLITE_ERROR, "use auto, local or network");
+    refused(
+        &dir.path().join(long),
+        "&fs=nfs",
+        ffi::SQLITE_ERROR,
+        "use auto, local or network",
+    );
     // Allowed values, each spelling of a boolean, and somebody else's parameter.
-    for fine in ["&fs=network&fair=off&quantum_us=0&retry_ms=0", "&fair=1&fair=maybe", "&timeout=5"] {
+    for fine in [
+        "&fs=network&fair=off&quantum_us=0&retry_ms=0",
+        "&fair=1&fair=maybe",
+        "&timeout=5",
+    ] {
         let uri = format!("file:{}?vfs=turnstile{fine}", support::encoded(&path));
         Connection::open_with_flags(uri, OpenFlags::default()).unwrap();
     }
@@ -105,10 +157,18 @@ fn the_environment_is_read_at_open_and_the_uri_overrides_it() {
 fn registering_again() {
     let _turn = set_up();
     turnstile::register(Options::default()).unwrap();
-    let other = Options { fs: Fs::Network, ..Options::default() };
+    let other = Options {
+        fs: Fs::Network,
+        ..Options::default()
+    };
     let error = turnstile::register(other).unwrap_err();
     assert_eq!(error.code(), ffi::SQLITE_ERROR);
-    assert!(error.to_string().contains("registered already with other options"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("registered already with other options"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -117,15 +177,45 @@ fn what_is_not_a_database_file() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let cantopen = ffi::SQLITE_CANTOPEN;
-    refused(dir.path(), "", cantopen, "it is a directory; name a file in it");
-    refused(&at("no/a.db"), "", cantopen, "its directory does not exist; create that first");
-    refused(&at("a.db"), "&mode=rw", cantopen, "there is no such file; create it first, or open it with mode=rwc");
+    refused(
+        dir.path(),
+        "",
+        cantopen,
+        "it is a directory; name a file in it",
+    );
+    refused(
+        &at("no/a.db"),
+        "",
+        cantopen,
+        "its directory does not exist; create that first",
+    );
+    refused(
+        &at("a.db"),
+        "&mode=rw",
+        cantopen,
+        "there is no such file; create it first, or open it with mode=rwc",
+    );
     std::os::unix::fs::symlink(at("loop"), at("loop")).unwrap();
-    refused(&at("loop/a.db"), "", cantopen, "loop/a.db: Too many levels of symbolic links");
+    refused(
+        &at("loop/a.db"),
+        "",
+        cantopen,
+        "loop/a.db: Too many levels of symbolic links",
+    );
     std::fs::write(at("plain"), "").unwrap();
-    refused(&at("plain/a.db"), "", cantopen, "plain/a.db: Not a directory");
+    refused(
+        &at("plain/a.db"),
+        "",
+        cantopen,
+        "plain/a.db: Not a directory",
+    );
     let long = "d/".repeat(300);
-    refused(&at(&long).join("a.db"), "", cantopen, "less than 513 bytes; use a shorter one");
+    refused(
+        &at(&long).join("a.db"),
+        "",
+        cantopen,
+        "less than 513 bytes; use a shorter one",
+    );
 }
 
 /// Root may do everything, so this is for somebody else.
@@ -148,14 +238,26 @@ fn no_permission() {
         );
         return;
     }
-    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap()
+    };
     let secret = dir.path().join("secret.db");
     std::fs::write(&secret, "").unwrap();
     set(&secret, 0o000);
-    refused(&secret, "", ffi::SQLITE_CANTOPEN, "no permission to read it; ask its owner, or chmod it");
+    refused(
+        &secret,
+        "",
+        ffi::SQLITE_CANTOPEN,
+        "no permission to read it; ask its owner, or chmod it",
+    );
     let closed = dir.path().join("closed");
     std::fs::create_dir(&closed).unwrap();
     set(&closed, 0o500);
-    refused(&closed.join("a.db"), "", ffi::SQLITE_CANTOPEN, "no permission to create it; make its directory writable");
+    refused(
+        &closed.join("a.db"),
+        "",
+        ffi::SQLITE_CANTOPEN,
+        "no permission to create it; make its directory writable",
+    );
     set(&closed, 0o700);
 }

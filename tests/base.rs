@@ -35,7 +35,9 @@ fn register(name: &'static CStr, change: impl FnOnce(&mut ffi::sqlite3_vfs)) {
 unsafe fn moved(name: *const c_char) -> *const c_char {
     // SAFETY: a path of SQLite's. Leaked, since xOpen's name has to live as long as the file.
     let name = unsafe { CStr::from_ptr(name) }.to_str().unwrap();
-    Box::leak(format!("{name}.moved\0\0").into_boxed_str()).as_ptr().cast()
+    Box::leak(format!("{name}.moved\0\0").into_boxed_str())
+        .as_ptr()
+        .cast()
 }
 
 unsafe extern "C" fn x_open(
@@ -93,7 +95,8 @@ fn connect(path: &Path, parameters: &str) -> rusqlite::Result<Connection> {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let name = |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
+    let name =
+        |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
     let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(name).collect();
     names.sort();
     names
@@ -108,13 +111,19 @@ fn every_call_for_a_database_goes_to_the_base_in_its_uri() -> rusqlite::Result<(
         let db = connect(&path, "&base=moved")?;
         db.pragma_update(None, "journal_mode", mode)?;
         db.execute_batch("CREATE TABLE IF NOT EXISTS t(x); BEGIN; INSERT INTO t VALUES(1)")?;
-        let stray = names(dir.path()).into_iter().find(|n| !n.ends_with(".moved") && !n.ends_with("-shm"));
+        let stray = names(dir.path())
+            .into_iter()
+            .find(|n| !n.ends_with(".moved") && !n.ends_with("-shm"));
         assert_eq!(stray, None, "{mode}");
         db.execute_batch("COMMIT")?;
     }
     let db = connect(&path, "&base=moved")?;
     db.pragma_update(None, "journal_mode", "delete")?;
-    assert_eq!(names(dir.path()), ["a.db.moved"], "journals were deleted where they are");
+    assert_eq!(
+        names(dir.path()),
+        ["a.db.moved"],
+        "journals were deleted where they are"
+    );
     // Beside it, a database on the registered base.
     let stock = connect(&dir.path().join("b.db"), "")?;
     stock.execute_batch("CREATE TABLE t(x)")?;
@@ -129,8 +138,12 @@ fn a_hot_journal_is_found_through_the_base() -> rusqlite::Result<()> {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let db = connect(&at("a.db"), "&base=moved")?;
-    db.execute_batch("CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(9000)); PRAGMA cache_size=1")?;
-    db.execute_batch("BEGIN IMMEDIATE; UPDATE t SET x='half'; INSERT INTO t SELECT zeroblob(90000)")?;
+    db.execute_batch(
+        "CREATE TABLE t(x); INSERT INTO t VALUES(zeroblob(9000)); PRAGMA cache_size=1",
+    )?;
+    db.execute_batch(
+        "BEGIN IMMEDIATE; UPDATE t SET x='half'; INSERT INTO t SELECT zeroblob(90000)",
+    )?;
     std::fs::copy(at("a.db-journal.moved"), at("b.db-journal.moved")).unwrap();
     std::fs::copy(at("a.db.moved"), at("b.db.moved")).unwrap();
     let after = connect(&at("b.db"), "&base=moved")?;
@@ -159,7 +172,13 @@ fn a_base_that_lies_on_turnstile_is_an_error_and_not_a_stack_overflow() {
     set_up();
     let dir = tempfile::tempdir().unwrap();
     let error = connect(&dir.path().join("a.db"), "&base=circle").unwrap_err();
-    assert_eq!(error.sqlite_error().unwrap().extended_code, ffi::SQLITE_ERROR);
+    assert_eq!(
+        error.sqlite_error().unwrap().extended_code,
+        ffi::SQLITE_ERROR
+    );
     let error = connect(&dir.path().join("a.db"), "&base=turnstile");
-    assert_eq!(error.unwrap_err().sqlite_error().unwrap().extended_code, ffi::SQLITE_ERROR);
+    assert_eq!(
+        error.unwrap_err().sqlite_error().unwrap().extended_code,
+        ffi::SQLITE_ERROR
+    );
 }

@@ -170,16 +170,42 @@ fn a_load_that_fails_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let script = [PRELUDE, "load()"].concat();
     let cases = [
-        ("TURNSTILE_FS", "nfs", "environment variable TURNSTILE_FS has the value \"nfs\"; use auto, local or network"),
-        ("TURNSTILE_DEFAULT", "2", "environment variable TURNSTILE_DEFAULT has the value \"2\"; use on or off"),
-        ("TURNSTILE_BASE", "nope", "option base names the VFS \"nope\", which is not registered"),
-        ("TURNSTILE_BASE", "turnstile", "option base names the VFS \"turnstile\", which cannot lie on itself"),
-        ("TURNSTILE_QUANTUM", "5", "environment variable TURNSTILE_QUANTUM is unknown; the options are default, fs,"),
+        (
+            "TURNSTILE_FS",
+            "nfs",
+            "environment variable TURNSTILE_FS has the value \"nfs\"; use auto, local or network",
+        ),
+        (
+            "TURNSTILE_DEFAULT",
+            "2",
+            "environment variable TURNSTILE_DEFAULT has the value \"2\"; use on or off",
+        ),
+        (
+            "TURNSTILE_BASE",
+            "nope",
+            "option base names the VFS \"nope\", which is not registered",
+        ),
+        (
+            "TURNSTILE_BASE",
+            "turnstile",
+            "option base names the VFS \"turnstile\", which cannot lie on itself",
+        ),
+        (
+            "TURNSTILE_QUANTUM",
+            "5",
+            "environment variable TURNSTILE_QUANTUM is unknown; the options are default, fs,",
+        ),
     ];
     for (variable, value, text) in cases {
-        let output = python(&script, dir.path()).env(variable, value).output().unwrap();
+        let output = python(&script, dir.path())
+            .env(variable, value)
+            .output()
+            .unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains(text), "{variable}={value}: {error}");
+        assert!(
+            !output.status.success() && error.contains(text),
+            "{variable}={value}: {error}"
+        );
     }
     // A variable of somebody else's with our prefix.
     succeed(python(&script, dir.path()).env("TURNSTILE_SECRET_KEY", "x"));
@@ -221,9 +247,18 @@ fn loads_into_the_oldest_sqlite() {
             .arg(dir.path()),
     );
     let lines: Vec<&str> = seen.lines().collect();
-    let expected = ["version 3.26.0", "delete 6 ok", "truncate 6 ok", "persist 6 ok", "wal 6 ok"];
+    let expected = [
+        "version 3.26.0",
+        "delete 6 ok",
+        "truncate 6 ok",
+        "persist 6 ok",
+        "wal 6 ok",
+    ];
     assert_eq!(lines[..5], expected, "{seen}");
-    assert!(lines[5].contains("log 1 turnstile: URI parameter fs has the value \"lokal\""), "{seen}");
+    assert!(
+        lines[5].contains("log 1 turnstile: URI parameter fs has the value \"lokal\""),
+        "{seen}"
+    );
     assert_eq!(lines[6], "bad value: Err(1)");
 }
 
@@ -238,7 +273,11 @@ fn brings_and_needs_no_sqlite() {
         let symbols = stdout(Command::new("nm").args(arguments).arg(extension()));
         let sqlite: Vec<&str> = symbols
             .lines()
-            .filter(|line| line.rsplit(' ').next().is_some_and(|name| name.starts_with("sqlite3")))
+            .filter(|line| {
+                line.rsplit(' ')
+                    .next()
+                    .is_some_and(|name| name.starts_with("sqlite3"))
+            })
             .filter(|line| !line.ends_with(" T sqlite3_turnstile_init"))
             .collect();
         assert!(sqlite.is_empty(), "nm {arguments:?}: {sqlite:?}");
@@ -270,7 +309,9 @@ fn serves_two_sqlites_in_one_process() {
         guest.exec(&uri, "CREATE TABLE t(x); INSERT INTO t VALUES(1)");
         let db = Connection::open(&uri).unwrap();
         db.execute("INSERT INTO t VALUES(2)", []).unwrap();
-        let count: i64 = db.query_row("SELECT count(*) FROM t", [], |r| r.get(0)).unwrap();
+        let count: i64 = db
+            .query_row("SELECT count(*) FROM t", [], |r| r.get(0))
+            .unwrap();
         assert_eq!(count, 2, "round {n}");
     }
 }

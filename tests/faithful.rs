@@ -37,8 +37,9 @@ fn rows(db: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
     let mut statement = db.prepare(sql)?;
     let width = statement.column_count();
     let row = |row: &rusqlite::Row<'_>| {
-        let cells: Result<Vec<String>, _> =
-            (0..width).map(|n| row.get_ref(n).map(|value| format!("{value:?}"))).collect();
+        let cells: Result<Vec<String>, _> = (0..width)
+            .map(|n| row.get_ref(n).map(|value| format!("{value:?}")))
+            .collect();
         Ok(cells?.join(" "))
     };
     statement.query_map([], row)?.collect()
@@ -56,10 +57,11 @@ fn journal_modes() {
             let mut seen = rows(&db, &format!("PRAGMA journal_mode={mode}"))?;
             db.execute_batch(FILL)?;
             db.execute_batch("BEGIN; DELETE FROM t WHERE id%2; SAVEPOINT s; DELETE FROM t; ROLLBACK TO s; COMMIT")?;
-            db.execute_batch("BEGIN; UPDATE t SET x=1; ROLLBACK").or_else(|e| match mode {
-                "off" => Ok(()),
-                _ => Err(e),
-            })?;
+            db.execute_batch("BEGIN; UPDATE t SET x=1; ROLLBACK")
+                .or_else(|e| match mode {
+                    "off" => Ok(()),
+                    _ => Err(e),
+                })?;
             let files = |dir: &Path| {
                 let mut names: Vec<String> = std::fs::read_dir(dir)
                     .unwrap()
@@ -70,7 +72,10 @@ fn journal_modes() {
             };
             seen.extend(files(dir));
             if mode != "off" {
-                seen.extend(rows(&db, "SELECT count(*), sum(id), sum(length(x)) FROM t")?);
+                seen.extend(rows(
+                    &db,
+                    "SELECT count(*), sum(id), sum(length(x)) FROM t",
+                )?);
                 seen.extend(rows(&db, "PRAGMA integrity_check")?);
             }
             drop(db);
@@ -89,8 +94,13 @@ fn temporary_files() {
         db.execute_batch(FILL)?;
         db.execute_batch("CREATE TEMP TABLE big AS SELECT a.id, b.x FROM t a, t b LIMIT 20000")?;
         db.execute_batch("CREATE INDEX temp.big_x ON big(x, id)")?;
-        db.execute_batch("BEGIN; INSERT INTO t(x) SELECT x FROM big; UPDATE OR ABORT t SET id=id+100000; COMMIT")?;
-        rows(&db, "SELECT count(*), sum(id) FROM t UNION ALL SELECT count(*), max(x) FROM big ORDER BY 1")
+        db.execute_batch(
+            "BEGIN; INSERT INTO t(x) SELECT x FROM big; UPDATE OR ABORT t SET id=id+100000; COMMIT",
+        )?;
+        rows(
+            &db,
+            "SELECT count(*), sum(id) FROM t UNION ALL SELECT count(*), max(x) FROM big ORDER BY 1",
+        )
     });
     same(|vfs, _| {
         let db = Connection::open_with_flags_and_vfs("", OpenFlags::default(), vfs)?;
@@ -107,7 +117,13 @@ fn temporary_files() {
 
 #[test]
 fn read_only_immutable_and_nolock() {
-    for parameters in ["&mode=ro", "&immutable=1", "&nolock=1", "&mode=ro&cache=shared", "&psow=0"] {
+    for parameters in [
+        "&mode=ro",
+        "&immutable=1",
+        "&nolock=1",
+        "&mode=ro&cache=shared",
+        "&psow=0",
+    ] {
         same(|vfs, dir| {
             let path = dir.join("a.db");
             open(vfs, &path, "")?.execute_batch(FILL)?;
@@ -115,7 +131,9 @@ fn read_only_immutable_and_nolock() {
             let mut seen = rows(&db, "SELECT count(*), sum(id) FROM t")?;
             seen.push(format!("{:?}", db.execute("DELETE FROM t WHERE id=1", [])));
             // No shared memory without locks: WAL is not to be had.
-            seen.extend(rows(&db, "PRAGMA journal_mode=wal").unwrap_or_else(|e| vec![e.to_string()]));
+            seen.extend(
+                rows(&db, "PRAGMA journal_mode=wal").unwrap_or_else(|e| vec![e.to_string()]),
+            );
             Ok(seen)
         });
     }
@@ -130,8 +148,14 @@ fn attach_and_super_journal() {
         db.execute("ATTACH ?1 AS b", [b.to_str().unwrap()])?;
         db.execute_batch("CREATE TABLE main.t(x); CREATE TABLE b.u(x)")?;
         db.execute_batch("BEGIN; INSERT INTO t VALUES(1); INSERT INTO u VALUES(2); COMMIT")?;
-        db.execute(&format!("ATTACH 'file:{}?vfs={vfs}&mode=ro' AS c", encoded(&b)), [])?;
-        rows(&db, "SELECT one.x, two.x, three.x FROM t AS one, b.u AS two, c.u AS three")
+        db.execute(
+            &format!("ATTACH 'file:{}?vfs={vfs}&mode=ro' AS c", encoded(&b)),
+            [],
+        )?;
+        rows(
+            &db,
+            "SELECT one.x, two.x, three.x FROM t AS one, b.u AS two, c.u AS three",
+        )
     });
 }
 
@@ -160,14 +184,24 @@ fn vacuum_backup_and_blobs() {
         let db = open(vfs, dir.join("a.db"), "")?;
         db.execute_batch(FILL)?;
         db.execute_batch("DELETE FROM t WHERE id>100; PRAGMA page_size=8192; VACUUM")?;
-        db.execute("VACUUM INTO ?1", [format!("file:{}?vfs={vfs}", encoded(&dir.join("v.db")))])?;
+        db.execute(
+            "VACUUM INTO ?1",
+            [format!("file:{}?vfs={vfs}", encoded(&dir.join("v.db")))],
+        )?;
         let mut copy = open(vfs, dir.join("copy.db"), "")?;
-        rusqlite::backup::Backup::new(&db, &mut copy)?.run_to_completion(3, std::time::Duration::ZERO, None)?;
+        rusqlite::backup::Backup::new(&db, &mut copy)?.run_to_completion(
+            3,
+            std::time::Duration::ZERO,
+            None,
+        )?;
         let mut blob = copy.blob_open("main", "t", "x", 7, false)?;
         std::io::Write::write_all(&mut blob, b"changed").unwrap();
         drop(blob);
         let mut seen = rows(&copy, "SELECT count(*), min(x) FROM t")?;
-        seen.extend(rows(&open(vfs, dir.join("v.db"), "")?, "SELECT count(*) FROM t")?);
+        seen.extend(rows(
+            &open(vfs, dir.join("v.db"), "")?,
+            "SELECT count(*) FROM t",
+        )?);
         seen.extend(rows(&db, "PRAGMA page_size")?);
         Ok(seen)
     });
@@ -184,7 +218,10 @@ fn exclusive_locking_and_heap_wal_index() {
             db.execute_batch(FILL)?;
             let other = open(vfs, &path, "")?;
             other.busy_timeout(std::time::Duration::ZERO)?;
-            seen.push(format!("{:?}", rows(&other, "SELECT count(*) FROM t").map_err(|e| e.sqlite_error_code())));
+            seen.push(format!(
+                "{:?}",
+                rows(&other, "SELECT count(*) FROM t").map_err(|e| e.sqlite_error_code())
+            ));
             seen.push(dir.join("a.db-shm").exists().to_string());
             drop(db);
             seen.extend(rows(&other, "SELECT count(*) FROM t")?);
@@ -213,13 +250,27 @@ fn mmap_and_data_version() {
 
 #[test]
 fn names_of_every_kind() {
-    for name in ["a b.db", "a?b.db", "a#b.db", "a%41b.db", "ünïcødé 数据.db", "a&b=c.db", "'\"`$\\.db", "a-journal", ".db"] {
+    for name in [
+        "a b.db",
+        "a?b.db",
+        "a#b.db",
+        "a%41b.db",
+        "ünïcødé 数据.db",
+        "a&b=c.db",
+        "'\"`$\\.db",
+        "a-journal",
+        ".db",
+    ] {
         same(|vfs, dir| {
             let db = open(vfs, dir.join(name), "&quantum_us=7")?;
             db.execute_batch(FILL)?;
             assert!(dir.join(name).exists(), "{name}");
             // And not as a URI.
-            let db = Connection::open_with_flags_and_vfs(dir.join(name), OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
+            let db = Connection::open_with_flags_and_vfs(
+                dir.join(name),
+                OpenFlags::SQLITE_OPEN_READ_WRITE,
+                vfs,
+            )?;
             rows(&db, "SELECT count(*) FROM t")
         });
     }
@@ -239,10 +290,12 @@ fn paths_up_to_the_limit() {
             std::fs::create_dir_all(&path).unwrap();
             let name = "f".repeat(limit - path.as_os_str().len() - 1);
             path.push(name);
-            Ok(match open(vfs, &path, "").and_then(|db| db.execute_batch(FILL)) {
-                Ok(()) => path.exists().to_string(),
-                Err(error) => format!("{:?}", error.sqlite_error_code()),
-            })
+            Ok(
+                match open(vfs, &path, "").and_then(|db| db.execute_batch(FILL)) {
+                    Ok(()) => path.exists().to_string(),
+                    Err(error) => format!("{:?}", error.sqlite_error_code()),
+                },
+            )
         });
     }
 }
@@ -264,7 +317,9 @@ struct Raw {
 impl Raw {
     fn open(vfs: &str, path: &Path, flags: c_int) -> (c_int, Raw) {
         let vfs = vfs_of(vfs);
-        let mut raw = Raw { memory: vec![0x5a5a_5a5a_5a5a_5a5a; vfs.szOsFile as usize / 8 + 1] };
+        let mut raw = Raw {
+            memory: vec![0x5a5a_5a5a_5a5a_5a5a; vfs.szOsFile as usize / 8 + 1],
+        };
         let path = CString::new(path.to_str().unwrap()).unwrap();
         // SAFETY: the arguments of xOpen. The name outlives the file: it is leaked.
         let code = unsafe {
@@ -284,7 +339,8 @@ impl Raw {
     }
 }
 
-const DATABASE: c_int = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_MAIN_DB;
+const DATABASE: c_int =
+    ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE | ffi::SQLITE_OPEN_MAIN_DB;
 
 #[test]
 fn pmethods_are_null_after_a_failed_open() {
@@ -303,7 +359,10 @@ fn a_short_read_is_filled_with_zeros() {
     let mut buffer = [0xaa_u8; 100];
     // SAFETY: the methods of an open file, with their arguments.
     unsafe {
-        assert_eq!(methods.xWrite.unwrap()(file, c"data".as_ptr().cast(), 4, 0), ffi::SQLITE_OK);
+        assert_eq!(
+            methods.xWrite.unwrap()(file, c"data".as_ptr().cast(), 4, 0),
+            ffi::SQLITE_OK
+        );
         let code = methods.xRead.unwrap()(file, buffer.as_mut_ptr().cast(), 100, 2);
         assert_eq!(code, ffi::SQLITE_IOERR_SHORT_READ);
         assert_eq!(methods.xClose.unwrap()(file), ffi::SQLITE_OK);
@@ -380,13 +439,27 @@ fn file_controls() {
 
     // Controls that the base answers.
     let mut moved: c_int = -1;
-    assert_eq!(control(&db, ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast()), ffi::SQLITE_OK);
+    assert_eq!(
+        control(&db, ffi::SQLITE_FCNTL_HAS_MOVED, (&raw mut moved).cast()),
+        ffi::SQLITE_OK
+    );
     assert_eq!(moved, 0);
     let mut persist: c_int = 1;
-    assert_eq!(control(&db, ffi::SQLITE_FCNTL_PERSIST_WAL, (&raw mut persist).cast()), ffi::SQLITE_OK);
+    assert_eq!(
+        control(
+            &db,
+            ffi::SQLITE_FCNTL_PERSIST_WAL,
+            (&raw mut persist).cast()
+        ),
+        ffi::SQLITE_OK
+    );
     let mut chunk: c_int = 65536;
-    assert_eq!(control(&db, ffi::SQLITE_FCNTL_CHUNK_SIZE, (&raw mut chunk).cast()), ffi::SQLITE_OK);
-    db.execute_batch("INSERT INTO t(x) SELECT zeroblob(3000) FROM t").unwrap();
+    assert_eq!(
+        control(&db, ffi::SQLITE_FCNTL_CHUNK_SIZE, (&raw mut chunk).cast()),
+        ffi::SQLITE_OK
+    );
+    db.execute_batch("INSERT INTO t(x) SELECT zeroblob(3000) FROM t")
+        .unwrap();
     let size = dir.path().join("a.db").metadata().unwrap().len();
     assert_eq!(size % 65536, 0, "chunk size reached the base");
     // One that nobody knows.

@@ -35,9 +35,14 @@ fn panicking<T>(method: &str, mut call: impl FnMut() -> T) -> (T, T) {
     inject::arm(Some(method));
     let panicked = call();
     inject::arm(None);
-    let line = format!("turnstile: {method} panicked, please report this bug: injected into {method}");
+    let line =
+        format!("turnstile: {method} panicked, please report this bug: injected into {method}");
     let log = LOG.lock().unwrap().clone();
-    assert_eq!(log.iter().filter(|l| **l == line).count(), 1, "{method}: {log:?}");
+    assert_eq!(
+        log.iter().filter(|l| **l == line).count(),
+        1,
+        "{method}: {log:?}"
+    );
     (panicked, call())
 }
 
@@ -67,30 +72,48 @@ fn every_method_of_the_vfs() {
             code
         });
         ((*(*file).pMethods).xClose.unwrap())(file);
-        fails("xAccess", ffi::SQLITE_IOERR_ACCESS, || v.xAccess.unwrap()(vfs, path, 0, &mut out));
-        fails("xDelete", ffi::SQLITE_IOERR_DELETE, || v.xDelete.unwrap()(vfs, path, 0));
+        fails("xAccess", ffi::SQLITE_IOERR_ACCESS, || {
+            v.xAccess.unwrap()(vfs, path, 0, &mut out)
+        });
+        fails("xDelete", ffi::SQLITE_IOERR_DELETE, || {
+            v.xDelete.unwrap()(vfs, path, 0)
+        });
         fails("xFullPathname", ffi::SQLITE_CANTOPEN, || {
             v.xFullPathname.unwrap()(vfs, path, 600, text.as_mut_ptr())
         });
         let libm = c"libm.so.6".as_ptr();
         let (none, library) = panicking("xDlOpen", || v.xDlOpen.unwrap()(vfs, libm));
         assert!(none.is_null() && !library.is_null());
-        let (none, symbol) = panicking("xDlSym", || v.xDlSym.unwrap()(vfs, library, c"cos".as_ptr()));
+        let (none, symbol) = panicking("xDlSym", || {
+            v.xDlSym.unwrap()(vfs, library, c"cos".as_ptr())
+        });
         assert!(none.is_none() && symbol.is_some());
-        panicking("xDlError", || v.xDlError.unwrap()(vfs, 600, text.as_mut_ptr()));
+        panicking("xDlError", || {
+            v.xDlError.unwrap()(vfs, 600, text.as_mut_ptr())
+        });
         panicking("xDlClose", || v.xDlClose.unwrap()(vfs, library));
-        let (none, some) = panicking("xRandomness", || v.xRandomness.unwrap()(vfs, 16, text.as_mut_ptr()));
+        let (none, some) = panicking("xRandomness", || {
+            v.xRandomness.unwrap()(vfs, 16, text.as_mut_ptr())
+        });
         assert!(none == 0 && some == 16);
         let (none, some) = panicking("xSleep", || v.xSleep.unwrap()(vfs, 10));
         assert!(none == 0 && some >= 10);
         let (mut day, mut ms) = (0.0, 0);
-        fails("xCurrentTime", ffi::SQLITE_ERROR, || v.xCurrentTime.unwrap()(vfs, &mut day));
-        fails("xCurrentTimeInt64", ffi::SQLITE_ERROR, || v.xCurrentTimeInt64.unwrap()(vfs, &mut ms));
-        panicking("xGetLastError", || v.xGetLastError.unwrap()(vfs, 600, text.as_mut_ptr()));
+        fails("xCurrentTime", ffi::SQLITE_ERROR, || {
+            v.xCurrentTime.unwrap()(vfs, &mut day)
+        });
+        fails("xCurrentTimeInt64", ffi::SQLITE_ERROR, || {
+            v.xCurrentTimeInt64.unwrap()(vfs, &mut ms)
+        });
+        panicking("xGetLastError", || {
+            v.xGetLastError.unwrap()(vfs, 600, text.as_mut_ptr())
+        });
         let stat = c"stat".as_ptr();
         let (none, call) = panicking("xGetSystemCall", || v.xGetSystemCall.unwrap()(vfs, stat));
         assert!(none.is_none() && call.is_some());
-        fails("xSetSystemCall", ffi::SQLITE_NOTFOUND, || v.xSetSystemCall.unwrap()(vfs, stat, call));
+        fails("xSetSystemCall", ffi::SQLITE_NOTFOUND, || {
+            v.xSetSystemCall.unwrap()(vfs, stat, call)
+        });
         let (none, next) = panicking("xNextSystemCall", || v.xNextSystemCall.unwrap()(vfs, stat));
         assert!(none.is_null() && !next.is_null());
     }
@@ -114,33 +137,64 @@ fn every_method_of_a_file() {
         let m = *(*file).pMethods;
         assert_eq!(m.xWrite.unwrap()(file, page, 4096, 0), ffi::SQLITE_OK);
         let (mut size, mut out, mut mapped) = (0, 0, ptr::null_mut());
-        fails("xRead", ffi::SQLITE_IOERR_READ, || m.xRead.unwrap()(file, page, 4096, 0));
-        fails("xFileSize", ffi::SQLITE_IOERR_FSTAT, || m.xFileSize.unwrap()(file, &mut size));
-        fails("xLock", ffi::SQLITE_IOERR_LOCK, || m.xLock.unwrap()(file, ffi::SQLITE_LOCK_SHARED));
-        fails("xCheckReservedLock", ffi::SQLITE_IOERR_CHECKRESERVEDLOCK, || {
-            m.xCheckReservedLock.unwrap()(file, &mut out)
+        fails("xRead", ffi::SQLITE_IOERR_READ, || {
+            m.xRead.unwrap()(file, page, 4096, 0)
         });
-        fails("xWrite", ffi::SQLITE_IOERR_WRITE, || m.xWrite.unwrap()(file, page, 4096, 0));
-        fails("xTruncate", ffi::SQLITE_IOERR_TRUNCATE, || m.xTruncate.unwrap()(file, size));
-        fails("xSync", ffi::SQLITE_IOERR_FSYNC, || m.xSync.unwrap()(file, ffi::SQLITE_SYNC_NORMAL));
+        fails("xFileSize", ffi::SQLITE_IOERR_FSTAT, || {
+            m.xFileSize.unwrap()(file, &mut size)
+        });
+        fails("xLock", ffi::SQLITE_IOERR_LOCK, || {
+            m.xLock.unwrap()(file, ffi::SQLITE_LOCK_SHARED)
+        });
+        fails(
+            "xCheckReservedLock",
+            ffi::SQLITE_IOERR_CHECKRESERVEDLOCK,
+            || m.xCheckReservedLock.unwrap()(file, &mut out),
+        );
+        fails("xWrite", ffi::SQLITE_IOERR_WRITE, || {
+            m.xWrite.unwrap()(file, page, 4096, 0)
+        });
+        fails("xTruncate", ffi::SQLITE_IOERR_TRUNCATE, || {
+            m.xTruncate.unwrap()(file, size)
+        });
+        fails("xSync", ffi::SQLITE_IOERR_FSYNC, || {
+            m.xSync.unwrap()(file, ffi::SQLITE_SYNC_NORMAL)
+        });
         let lockstate = ffi::SQLITE_FCNTL_LOCKSTATE;
         fails("xFileControl", ffi::SQLITE_IOERR, || {
             m.xFileControl.unwrap()(file, lockstate, (&raw mut out).cast())
         });
         let (default, sector) = panicking("xSectorSize", || m.xSectorSize.unwrap()(file));
         assert!(default == 4096 && sector > 0);
-        let (none, _) = panicking("xDeviceCharacteristics", || m.xDeviceCharacteristics.unwrap()(file));
+        let (none, _) = panicking("xDeviceCharacteristics", || {
+            m.xDeviceCharacteristics.unwrap()(file)
+        });
         assert_eq!(none, 0);
-        fails("xShmMap", ffi::SQLITE_IOERR_SHMMAP, || m.xShmMap.unwrap()(file, 0, 32768, 1, &mut mapped));
+        fails("xShmMap", ffi::SQLITE_IOERR_SHMMAP, || {
+            m.xShmMap.unwrap()(file, 0, 32768, 1, &mut mapped)
+        });
         let (lock, unlock) = (ffi::SQLITE_SHM_LOCK, ffi::SQLITE_SHM_UNLOCK);
-        for flags in [lock | ffi::SQLITE_SHM_SHARED, unlock | ffi::SQLITE_SHM_SHARED] {
-            fails("xShmLock", ffi::SQLITE_IOERR_SHMLOCK, || m.xShmLock.unwrap()(file, 4, 1, flags));
+        for flags in [
+            lock | ffi::SQLITE_SHM_SHARED,
+            unlock | ffi::SQLITE_SHM_SHARED,
+        ] {
+            fails("xShmLock", ffi::SQLITE_IOERR_SHMLOCK, || {
+                m.xShmLock.unwrap()(file, 4, 1, flags)
+            });
         }
         panicking("xShmBarrier", || m.xShmBarrier.unwrap()(file));
-        fails("xFetch", ffi::SQLITE_IOERR_MMAP, || m.xFetch.unwrap()(file, 0, 4096, &mut mapped));
-        fails("xUnfetch", ffi::SQLITE_IOERR_MMAP, || m.xUnfetch.unwrap()(file, 0, mapped));
-        fails("xUnlock", ffi::SQLITE_IOERR_UNLOCK, || m.xUnlock.unwrap()(file, ffi::SQLITE_LOCK_SHARED));
-        fails("xShmUnmap", ffi::SQLITE_IOERR_SHMMAP, || m.xShmUnmap.unwrap()(file, 0));
+        fails("xFetch", ffi::SQLITE_IOERR_MMAP, || {
+            m.xFetch.unwrap()(file, 0, 4096, &mut mapped)
+        });
+        fails("xUnfetch", ffi::SQLITE_IOERR_MMAP, || {
+            m.xUnfetch.unwrap()(file, 0, mapped)
+        });
+        fails("xUnlock", ffi::SQLITE_IOERR_UNLOCK, || {
+            m.xUnlock.unwrap()(file, ffi::SQLITE_LOCK_SHARED)
+        });
+        fails("xShmUnmap", ffi::SQLITE_IOERR_SHMMAP, || {
+            m.xShmUnmap.unwrap()(file, 0)
+        });
         assert_eq!(m.xClose.unwrap()(file), ffi::SQLITE_OK);
     }
 }
@@ -199,15 +253,37 @@ for mode in 'wal', 'delete':
 print('alive')
 ";
     let methods = [
-        "xOpen", "xDelete", "xAccess", "xFullPathname", "xRandomness", "xCurrentTimeInt64", "xClose",
-        "xRead", "xWrite", "xSync", "xFileSize", "xLock", "xUnlock", "xCheckReservedLock",
-        "xFileControl", "xSectorSize", "xDeviceCharacteristics", "xShmMap", "xShmLock", "xShmBarrier",
-        "xShmUnmap", "xFetch", "xUnfetch",
+        "xOpen",
+        "xDelete",
+        "xAccess",
+        "xFullPathname",
+        "xRandomness",
+        "xCurrentTimeInt64",
+        "xClose",
+        "xRead",
+        "xWrite",
+        "xSync",
+        "xFileSize",
+        "xLock",
+        "xUnlock",
+        "xCheckReservedLock",
+        "xFileControl",
+        "xSectorSize",
+        "xDeviceCharacteristics",
+        "xShmMap",
+        "xShmLock",
+        "xShmBarrier",
+        "xShmUnmap",
+        "xFetch",
+        "xUnfetch",
     ];
     let run = |point: &str| {
         let dir = tempfile::tempdir().unwrap();
         let mut python = Command::new(PYTHON);
-        python.args(["-c", script]).arg(support::extension()).arg(dir.path());
+        python
+            .args(["-c", script])
+            .arg(support::extension())
+            .arg(dir.path());
         let output = support::succeed(python.env("TURNSTILE_INJECT_PANIC", point));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{point}");
         String::from_utf8(output.stdout).unwrap()
@@ -217,5 +293,8 @@ print('alive')
         assert!(said.ends_with("alive\n"), "{method}: {said}");
     }
     let said = run("register");
-    assert!(said.ends_with("turnstile: panicked; sqlite3_log has the reason\n"), "{said}");
+    assert!(
+        said.ends_with("turnstile: panicked; sqlite3_log has the reason\n"),
+        "{said}"
+    );
 }
