@@ -37,7 +37,7 @@ fn loads_into_the_sqlite3_shell() {
     let dir = tempfile::tempdir().unwrap();
     let mut shell = Command::new("sqlite3");
     shell.current_dir(&dir).args([
-        ":memory:".as_ref(),
+        ":memory:",
         format!(".load {}", extension().display()).as_str(),
         ".open file:a.db?vfs=turnstile",
         ".vfsname",

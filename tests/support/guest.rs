@@ -23,24 +23,15 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens the library at `path`. It stays open.
     pub fn open(path: &str) -> Sqlite {
-        let path = CString::new(path).unwrap();
         // SAFETY: the library is SQLite's, and the types are those of its header.
         unsafe {
-            let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
-            assert!(!library.is_null(), "{path:?}");
-            macro_rules! symbol {
-                ($name:literal) => {{
-                    let symbol = libc::dlsym(library, $name.as_ptr());
-                    assert!(!symbol.is_null(), "{:?}", $name);
-                    std::mem::transmute::<*mut c_void, _>(symbol)
-                }};
-            }
+            let library = Box::leak(Box::new(libloading::Library::new(path).unwrap()));
             Sqlite {
-                open: symbol!(c"sqlite3_open_v2"),
-                close: symbol!(c"sqlite3_close"),
-                exec: symbol!(c"sqlite3_exec"),
-                enable: symbol!(c"sqlite3_enable_load_extension"),
-                load: symbol!(c"sqlite3_load_extension"),
+                open: *library.get(c"sqlite3_open_v2").unwrap(),
+                close: *library.get(c"sqlite3_close").unwrap(),
+                exec: *library.get(c"sqlite3_exec").unwrap(),
+                enable: *library.get(c"sqlite3_enable_load_extension").unwrap(),
+                load: *library.get(c"sqlite3_load_extension").unwrap(),
             }
         }
     }

@@ -146,7 +146,6 @@ pub fn draw(results: &Results) -> String {
     let lanes = &results.summary;
     let bottom = TOP + LANE * lanes.len() as f64;
     let axis = Axis::around(lanes);
-    let mut svg = Svg::new(WIDTH, bottom + AXIS);
     let title = match results.parameters.writers {
         1 => "How long one write takes".to_owned(),
         n => format!(
@@ -154,6 +153,8 @@ pub fn draw(results: &Results) -> String {
             count(n.into())
         ),
     };
+    let description = format!("{title}: {}", results.title);
+    let mut svg = Svg::new(WIDTH, bottom + AXIS, &description);
     svg.text((24.0, 38.0), bold(21.0, INK), &title);
     svg.text((24.0, 62.0), font(13.5, PALE), &results.title);
     scale(&mut svg, &axis, bottom);
@@ -203,7 +204,7 @@ pub fn draw(results: &Results) -> String {
         results.version
     );
     svg.text((24.0, bottom + AXIS - 14.0), font(11.5, PALE), &foot);
-    svg.finish(&format!("{title}: {}", results.title))
+    svg.finish()
 }
 
 /// Decades with their names, and the lines between them.

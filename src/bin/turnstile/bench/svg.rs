@@ -1,16 +1,10 @@
-//! As much SVG as one picture needs.
-//!
-//! Not a chart library: those that draw SVG place things on whole pixels and know no dashes, and
-//! the picture is five kinds of shapes.
+//! The five kinds of shapes that the picture is made of.
 
-use std::fmt::Write;
+use svg::node::element::{Circle, Line, Polygon, Polyline, Rectangle, Text, Title};
+use svg::{Document, Node};
 
 /// A picture under construction. Later shapes lie over earlier ones.
-pub struct Svg {
-    body: String,
-    width: f64,
-    height: f64,
-}
+pub struct Svg(Document);
 
 /// Where a text stands relative to its point.
 #[derive(Clone, Copy)]
@@ -30,49 +24,67 @@ pub struct Font {
 }
 
 impl Svg {
-    /// An empty white picture.
-    pub fn new(width: f64, height: f64) -> Self {
-        Self {
-            body: String::new(),
-            width,
-            height,
-        }
-    }
-
-    fn push(&mut self, element: std::fmt::Arguments) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.body, "{element}");
+    /// A white picture; `title` is for those who cannot see it.
+    pub fn new(width: f64, height: f64, title: &str) -> Self {
+        let paper = Rectangle::new()
+            .set("width", width)
+            .set("height", height)
+            .set("fill", "#ffffff");
+        let document = Document::new()
+            .set("viewBox", (0, 0, width, height))
+            .set("width", width)
+            .set("height", height)
+            .set("role", "img")
+            .set(
+                "font-family",
+                "system-ui, 'Segoe UI', Helvetica, Arial, sans-serif",
+            );
+        Self(document.add(Title::new(title)).add(paper))
     }
 
     /// A straight line; `dash` as in `stroke-dasharray`, empty for none.
     pub fn line(&mut self, from: (f64, f64), to: (f64, f64), color: &str, width: f64, dash: &str) {
-        self.push(format_args!(
-            r#"<line x1="{:.1}" y1="{:.1}" x2="{:.1}" y2="{:.1}" stroke="{color}" stroke-width="{width}" stroke-dasharray="{dash}" stroke-linecap="round"/>"#,
-            from.0, from.1, to.0, to.1
-        ));
+        let line = Line::new()
+            .set("x1", short(from.0))
+            .set("y1", short(from.1))
+            .set("x2", short(to.0))
+            .set("y2", short(to.1))
+            .set("stroke", color)
+            .set("stroke-width", width)
+            .set("stroke-dasharray", dash)
+            .set("stroke-linecap", "round");
+        self.0.append(line);
     }
 
     /// A filled outline.
     pub fn area(&mut self, points: &[(f64, f64)], color: &str, opacity: f64) {
-        let points = joined(points);
-        self.push(format_args!(
-            r#"<polygon points="{points}" fill="{color}" fill-opacity="{opacity}"/>"#
-        ));
+        let area = Polygon::new()
+            .set("points", joined(points))
+            .set("fill", color)
+            .set("fill-opacity", opacity);
+        self.0.append(area);
     }
 
     /// A line through many points.
     pub fn curve(&mut self, points: &[(f64, f64)], color: &str, width: f64) {
-        let points = joined(points);
-        self.push(format_args!(
-            r#"<polyline points="{points}" fill="none" stroke="{color}" stroke-width="{width}" stroke-linejoin="round"/>"#
-        ));
+        let curve = Polyline::new()
+            .set("points", joined(points))
+            .set("fill", "none")
+            .set("stroke", color)
+            .set("stroke-width", width)
+            .set("stroke-linejoin", "round");
+        self.0.append(curve);
     }
 
     /// A dot.
     pub fn dot(&mut self, (x, y): (f64, f64), radius: f64, color: &str, opacity: f64) {
-        self.push(format_args!(
-            r#"<circle cx="{x:.1}" cy="{y:.1}" r="{radius}" fill="{color}" fill-opacity="{opacity}"/>"#
-        ));
+        let dot = Circle::new()
+            .set("cx", short(x))
+            .set("cy", short(y))
+            .set("r", radius)
+            .set("fill", color)
+            .set("fill-opacity", opacity);
+        self.0.append(dot);
     }
 
     /// A line of text on its baseline.
@@ -82,29 +94,25 @@ impl Svg {
             Anchor::Middle => "middle",
             Anchor::End => "end",
         };
-        let weight = if font.bold { "600" } else { "400" };
-        let (size, color, text) = (font.size, font.color, escaped(text));
-        self.push(format_args!(
-            r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" font-weight="{weight}" fill="{color}" text-anchor="{anchor}">{text}</text>"#
-        ));
+        let text = Text::new(text)
+            .set("x", short(x))
+            .set("y", short(y))
+            .set("font-size", font.size)
+            .set("font-weight", if font.bold { 600 } else { 400 })
+            .set("fill", font.color)
+            .set("text-anchor", anchor);
+        self.0.append(text);
     }
 
-    /// The whole document; `title` is for those who cannot see it.
-    pub fn finish(self, title: &str) -> String {
-        let Self {
-            body,
-            width,
-            height,
-        } = self;
-        let title = escaped(title);
-        format!(
-            r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" font-family="system-ui, 'Segoe UI', Helvetica, Arial, sans-serif">
-<title>{title}</title>
-<rect width="{width}" height="{height}" fill="#ffffff"/>
-{body}</svg>
-"##
-        )
+    /// The whole document.
+    pub fn finish(self) -> String {
+        self.0.to_string()
     }
+}
+
+/// A tenth of a pixel is more than anybody sees.
+fn short(number: f64) -> String {
+    format!("{number:.1}")
 }
 
 fn joined(points: &[(f64, f64)]) -> String {
@@ -113,20 +121,4 @@ fn joined(points: &[(f64, f64)]) -> String {
         .map(|(x, y)| format!("{x:.1},{y:.1}"))
         .collect();
     points.join(" ")
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_escaped() {
-        assert_eq!(escaped("a<b & c"), "a&lt;b &amp; c");
-    }
 }
