@@ -106,7 +106,7 @@ impl Svg {
 
     /// The whole document.
     pub fn finish(self) -> String {
-        self.0.to_string()
+        format!("{}\n", self.0)
     }
 }
 
