@@ -30,7 +30,7 @@
 //! |---|---|
 //! | `sqlite` | the SQLite functions and types that we call, and how they are obtained |
 //! | `vfs` | the C-ABI methods: translate, call, translate back |
-//! | `options` | URI > environment > program > default |
+//! | `environment`, `options` | URI > environment > program > default |
 //!
 //! # Panics
 //! A panic never crosses into C and never aborts the process: it becomes the method's own SQLite
@@ -39,6 +39,7 @@
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+mod environment;
 mod error;
 #[cfg(feature = "inject")]
 #[doc(hidden)]

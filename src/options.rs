@@ -9,8 +9,8 @@
 //! SQLite's own parameters and those of other shims, and `TURNSTILE_` is not ours alone), so it is
 //! an error only where it is plainly one of ours, misspelt.
 
-use crate::Error;
 use crate::sqlite::abi::SQLITE_ERROR;
+use crate::{Error, environment};
 use std::ffi::CStr;
 use std::fmt;
 
@@ -100,10 +100,9 @@ impl Default for Options {
     }
 }
 
-/// One option: its name in a URI and in the environment, the values it allows, and how one is taken in.
+/// One option: its name, the values it allows, and how one is taken in.
 struct Spec {
     name: &'static CStr,
-    variable: &'static str,
     allowed: &'static str,
     /// False if the value is not allowed.
     set: fn(&mut Options, &str) -> bool,
@@ -113,13 +112,11 @@ struct Spec {
 const SPECS: [Spec; 9] = [
     Spec {
         name: c"default",
-        variable: "TURNSTILE_DEFAULT",
         allowed: "on or off",
         set: |o, v| put(&mut o.make_default, boolean(v)),
     },
     Spec {
         name: c"fs",
-        variable: "TURNSTILE_FS",
         allowed: "auto, local or network",
         set: |o, v| {
             let fs = match v {
@@ -133,43 +130,36 @@ const SPECS: [Spec; 9] = [
     },
     Spec {
         name: c"fair",
-        variable: "TURNSTILE_FAIR",
         allowed: "on or off",
         set: |o, v| put(&mut o.fair, boolean(v)),
     },
     Spec {
         name: c"quantum_us",
-        variable: "TURNSTILE_QUANTUM_US",
         allowed: "0 to 1000000",
         set: |o, v| put(&mut o.quantum_us, number(v, 0, 1_000_000)),
     },
     Spec {
         name: c"backoff_us",
-        variable: "TURNSTILE_BACKOFF_US",
         allowed: "1 to 1000000",
         set: |o, v| put(&mut o.backoff_us, number(v, 1, 1_000_000).map(Some)),
     },
     Spec {
         name: c"backoff_cap_us",
-        variable: "TURNSTILE_BACKOFF_CAP_US",
         allowed: "1 to 10000000",
         set: |o, v| put(&mut o.backoff_cap_us, number(v, 1, 10_000_000).map(Some)),
     },
     Spec {
         name: c"retry_ms",
-        variable: "TURNSTILE_RETRY_MS",
         allowed: "0 to 3600000",
         set: |o, v| put(&mut o.retry_ms, number(v, 0, 3_600_000).map(Some)),
     },
     Spec {
         name: c"resync_kb",
-        variable: "TURNSTILE_RESYNC_KB",
         allowed: "0 to 1048576",
         set: |o, v| put(&mut o.resync_kb, number(v, 0, 1_048_576).map(Some)),
     },
     Spec {
         name: c"base",
-        variable: "TURNSTILE_BASE",
         allowed: "the name of a registered VFS, at most 63 bytes",
         set: |o, v| put(&mut o.base, VfsName::new(v)),
     },
@@ -210,7 +200,9 @@ impl Source {
         let name = spec.name.to_string_lossy();
         match self {
             Source::Uri => format!("URI parameter {name}"),
-            Source::Environment => format!("environment variable {}", spec.variable),
+            Source::Environment => {
+                format!("environment variable TURNSTILE_{}", name.to_uppercase())
+            }
             Source::Program => format!("option {name}"),
         }
     }
@@ -239,11 +231,22 @@ impl Options {
 
     /// These options, overridden by what the environment says now.
     pub(crate) fn with_environment(mut self) -> Result<Options, Error> {
-        for spec in &SPECS {
-            if let Some(value) = std::env::var_os(spec.variable) {
-                self.set(spec, &value.to_string_lossy(), Source::Environment)?;
+        environment::each_variable(|name, value| {
+            let lower = name.to_lowercase();
+            match SPECS
+                .iter()
+                .find(|spec| spec.name.to_bytes() == lower.as_bytes())
+            {
+                Some(spec) if name == name.to_uppercase() => {
+                    self.set(spec, value, Source::Environment)
+                }
+                None if !misspelt(&lower) => Ok(()),
+                _ => Err(unknown(
+                    "environment variable",
+                    &format!("TURNSTILE_{name}"),
+                )),
             }
-        }
+        })?;
         Ok(self)
     }
 
@@ -278,22 +281,6 @@ impl Options {
 /// The names that a URI can set, for an SQLite that cannot list a URI's keys.
 pub(crate) fn uri_names() -> impl Iterator<Item = &'static CStr> {
     URI_SPECS.iter().map(|spec| spec.name)
-}
-
-/// An error for the first `TURNSTILE_...` variable that is a misspelt option. Looks at the whole
-/// environment, so it is for registration and not for every open.
-pub(crate) fn check_environment_names() -> Result<(), Error> {
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy();
-        let Some(option) = name.strip_prefix("TURNSTILE_") else {
-            continue;
-        };
-        let known = SPECS.iter().any(|spec| spec.variable == name);
-        if !known && misspelt(&option.to_lowercase()) {
-            return Err(unknown("environment variable", &name));
-        }
-    }
-    Ok(())
 }
 
 /// Whether `name` is plainly meant to be one of our options: it differs in case or in `-` for `_`,

@@ -22,7 +22,7 @@ mod rim;
 
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::*;
-use crate::{Error, Options, options};
+use crate::{Error, Options};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,7 +50,6 @@ struct Shim {
 /// alike, SQLite finds one of them, and the other is never called. A lock of ours could be held by
 /// another thread at a `fork`, and then hang the child.
 pub fn register(sqlite: &Sqlite, program: Options) -> Result<(), Error> {
-    options::check_environment_names()?;
     let options = program.with_environment()?;
     let vfs = match sqlite.find(Some(NAME)) {
         Some(found) => {
