@@ -46,17 +46,25 @@ needs xz xz-utils
 apt=$out/apt
 rm -rf "$apt" source
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" source
-apt-get indextargets --format 'deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)' \
-    'Origin: Debian' 'Created-By: Packages' | sort -u >"$apt/sources.list"
-[ -s "$apt/sources.list" ] ||
-    missing 'a Debian archive that apt knows' 'apt-get update, on a Debian machine'
+sources() {
+    apt-get "$@" indextargets --format 'deb-src $(REPO_URI) $(CODENAME) $(COMPONENT)' \
+        'Origin: Debian' 'Created-By: Packages' | sort -u >"$apt/sources.list"
+}
 private_apt() {
-    apt-get -q -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=- \
-        -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" \
+    apt-get -q -o Dir::State::lists="$apt/lists" -o Dir::Cache="$apt/cache" \
         -o APT::Sandbox::User= -o Acquire::Retries=3 "$@"
 }
+sources
+# A machine whose own indexes were never fetched (or thrown away, as images do) cannot say yet.
+if [ ! -s "$apt/sources.list" ]; then
+    private_apt update >apt.log 2>&1 || :
+    sources -o Dir::State::lists="$apt/lists"
+fi
+[ -s "$apt/sources.list" ] ||
+    missing 'a Debian archive that apt knows' 'run it on a Debian machine'
 fetch() {
-    private_apt update && cd source && private_apt source --tar-only sqlite3
+    set -- -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts=-
+    private_apt "$@" update && cd source && private_apt "$@" source --tar-only sqlite3
 }
 (fetch) >apt.log 2>&1 || {
     cat apt.log >&2
