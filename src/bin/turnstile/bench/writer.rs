@@ -62,7 +62,8 @@ fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
         .keep_open
         .then(|| database::open(orders))
         .transpose()?;
-    let mut pause = Pause::new(orders.seed, index);
+    // Different for each writer and round.
+    let mut random = fastrand::Rng::with_seed(orders.seed ^ (u64::from(index) << 32));
 
     control.ready().fetch_add(1, SeqCst);
     while io::stdin().read(&mut [0])? > 0 {}
@@ -104,7 +105,7 @@ fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
         drop(fresh);
         if !orders.no_sleep {
             let left = control.deadline().saturating_sub(clock::now());
-            thread::sleep(pause.next().min(Duration::from_nanos(left)));
+            thread::sleep(pause(&mut random).min(Duration::from_nanos(left)));
         }
     }
     log.cpu = clock::cpu() - cpu;
@@ -133,19 +134,7 @@ fn note(log: &mut Log, attempt: u64, error: &rusqlite::Error, waited: Duration) 
     failed.longest = failed.longest.max(waited);
 }
 
-/// Uniform pauses of 0 to 100 ms, different for each writer and round (SplitMix64).
-struct Pause(u64);
-
-impl Pause {
-    fn new(seed: u64, writer: u32) -> Self {
-        Self(seed ^ (u64::from(writer) << 32))
-    }
-
-    fn next(&mut self) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Duration::from_micros((z ^ (z >> 31)) % 100_000)
-    }
+/// The next pause: uniform, 0 to 100 ms.
+fn pause(random: &mut fastrand::Rng) -> Duration {
+    Duration::from_micros(random.u64(..100_000))
 }
