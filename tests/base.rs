@@ -6,7 +6,7 @@
 mod support;
 
 use rusqlite::{Connection, OpenFlags, ffi};
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::ptr;
 use std::sync::Once;
@@ -181,4 +181,38 @@ fn a_base_that_lies_on_turnstile_is_an_error_and_not_a_stack_overflow() {
         error.unwrap_err().sqlite_error().unwrap().extended_code,
         ffi::SQLITE_ERROR
     );
+}
+
+/// A file of the base that is larger than the room behind ours lies elsewhere, and not over what
+/// follows that room.
+#[test]
+fn a_larger_file_of_the_base_stays_out_of_others_memory() {
+    set_up();
+    let dir = tempfile::tempdir().unwrap();
+    let path = CString::new(dir.path().join("a.db").to_str().unwrap()).unwrap();
+    // SAFETY: plain use of the C API, and the methods of an open file.
+    unsafe {
+        let vfs = ffi::sqlite3_vfs_find(c"turnstile".as_ptr());
+        let room = (*vfs).szOsFile as usize / 8;
+        let mut memory = vec![0x5a5a_5a5a_5a5a_5a5a_u64; room + 1000];
+        let file: *mut ffi::sqlite3_file = memory.as_mut_ptr().cast();
+        let mut parameters = [c"base".as_ptr(), c"moved".as_ptr()];
+        let none = c"".as_ptr();
+        let name =
+            ffi::sqlite3_create_filename(path.as_ptr(), none, none, 1, parameters.as_mut_ptr());
+        let flags = ffi::SQLITE_OPEN_READWRITE
+            | ffi::SQLITE_OPEN_CREATE
+            | ffi::SQLITE_OPEN_MAIN_DB
+            | ffi::SQLITE_OPEN_URI;
+        let code = (*vfs).xOpen.unwrap()(vfs, name, file, flags, ptr::null_mut());
+        assert_eq!(code, ffi::SQLITE_OK);
+        assert!(
+            memory[room..]
+                .iter()
+                .all(|&word| word == 0x5a5a_5a5a_5a5a_5a5a)
+        );
+        assert_eq!((*(*file).pMethods).xClose.unwrap()(file), ffi::SQLITE_OK);
+        ffi::sqlite3_free_filename(name);
+    }
+    assert_eq!(names(dir.path()), ["a.db.moved"]);
 }
