@@ -465,3 +465,24 @@ fn file_controls() {
     // One that nobody knows.
     assert_eq!(control(&db, 987_654, ptr::null_mut()), ffi::SQLITE_NOTFOUND);
 }
+
+/// SQLite counts the size of a VFS's files as page cache memory; its own test suite
+/// (dbstatus.test) allows a tenth more than it expects.
+#[test]
+fn the_page_cache_does_not_look_larger() {
+    register();
+    let used = ["unix", "turnstile"].map(|vfs| {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(vfs, dir.path().join("a.db"), "").unwrap();
+        db.execute_batch("CREATE TABLE t(x)").unwrap();
+        let (mut now, mut highest) = (0, 0);
+        // SAFETY: plain use of the C API.
+        unsafe {
+            let op = ffi::SQLITE_DBSTATUS_CACHE_USED;
+            ffi::sqlite3_db_status(db.handle(), op, &mut now, &mut highest, 0);
+        }
+        // Without the pages themselves, of which there are two.
+        now - 2 * 4096
+    });
+    assert!(used[0] > 0 && used[1] * 10 <= used[0] * 11, "{used:?}");
+}

@@ -98,16 +98,15 @@ pub unsafe fn open(
     if let Some(path) = elsewhere {
         shim.elsewhere.enter(path, base);
     }
-    let ours = file.cast::<File>();
-    // SAFETY: `file` has room for a File, and methods of it that no other thread sees yet.
+    let head = sqlite3_file {
+        pMethods: file::over(methods),
+    };
+    // SAFETY: `file` has room for a File.
     unsafe {
-        ours.write(File {
-            head: sqlite3_file {
-                pMethods: &raw const (*ours).methods,
-            },
+        file.cast::<File>().write(File {
+            head,
             room,
             shim,
-            methods: file::over(methods),
             base,
             elsewhere,
         });
