@@ -1,8 +1,8 @@
 //! The VFS `turnstile`: one registration for each SQLite library in the process.
 //!
-//! Invariant: a registered [`Shim`] is never moved, changed or freed. SQLite keeps a pointer to it
-//! for the life of the process, other threads follow that pointer without a lock, and a forked
-//! child inherits it as it stands.
+//! Invariant: a registered [`Shim`] is never moved or freed, and what it says never changes. SQLite
+//! keeps a pointer to it for the life of the process, other threads follow that pointer without a
+//! lock, and a forked child inherits it as it stands.
 //!
 //! | file | idea |
 //! |---|---|
@@ -23,6 +23,7 @@ mod rim;
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::*;
 use crate::{Error, Options};
+use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,7 +35,8 @@ static NAME: &CStr = c"turnstile";
 /// What one SQLite library has registered: SQLite's part first, then ours.
 #[repr(C)]
 struct Shim {
-    vfs: sqlite3_vfs,
+    /// SQLite writes to it (`pNext`, under a mutex of its own); we do not, once it is registered.
+    vfs: UnsafeCell<sqlite3_vfs>,
     sqlite: Sqlite,
     /// The VFS underneath. It answers every call that names no open database.
     base: NonNull<sqlite3_vfs>,
@@ -98,19 +100,17 @@ impl Shim {
     ) -> Result<NonNull<sqlite3_vfs>, Error> {
         let base = base::find(sqlite, &options)?;
         // SAFETY: a VFS on SQLite's list is complete and stays there.
-        let vfs = methods::over(unsafe { base.as_ref() });
+        let mut vfs = methods::over(unsafe { base.as_ref() });
+        vfs.zName = NAME.as_ptr();
         let shim = NonNull::from(Box::leak(Box::new(Shim {
-            vfs,
+            vfs: UnsafeCell::new(vfs),
             sqlite: *sqlite,
             base,
             options: program,
             elsewhere: base::Elsewhere::new(),
         })));
         // SAFETY: nobody else has the pointer yet.
-        unsafe {
-            (*shim.as_ptr()).vfs.zName = NAME.as_ptr();
-            (*shim.as_ptr()).vfs.pAppData = shim.as_ptr().cast();
-        }
+        unsafe { (*shim.as_ptr()).vfs.get_mut().pAppData = shim.as_ptr().cast() };
         Ok(shim.cast())
     }
 
