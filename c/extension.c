@@ -37,7 +37,9 @@ int turnstile_extension_init(
     .xFree = sqlite3_free,
   };
   (void)db;
+#if SQLITE_VERSION_NUMBER>=3031000
   if( sqlite3_libversion_number()>=3031000 ) sqlite.xUriKey = sqlite3_uri_key;
+#endif
   rc = turnstile_core_register(&sqlite, 0, 1, zErr, sizeof(zErr));
   if( rc==SQLITE_OK ) return SQLITE_OK_LOAD_PERMANENTLY;
   if( pzErrMsg ) *pzErrMsg = sqlite3_mprintf("%s", zErr);

@@ -3,7 +3,7 @@
 //! Programs that open a database for every write pay for this at every write: nine calls of
 //! `getenv` were most of what an open through turnstile cost more than one through `unix`.
 
-use std::borrow::Cow;
+use crate::text::utf8;
 use std::ffi::{CStr, c_char};
 
 const PREFIX: &[u8] = b"TURNSTILE_";
@@ -17,7 +17,7 @@ pub fn each_variable<E>(mut each: impl FnMut(&str, &str) -> Result<(), E>) -> Re
         let mut next = libc::environ.cast_const().cast::<*const c_char>();
         while !next.is_null() && !(*next).is_null() {
             if let Some((name, value)) = ours(*next) {
-                each(&name, &value)?;
+                each(name, value)?;
             }
             next = next.add(1);
         }
@@ -30,17 +30,16 @@ pub fn each_variable<E>(mut each: impl FnMut(&str, &str) -> Result<(), E>) -> Re
 /// # Safety
 /// `variable` is terminated, and lives as long as the answer is used.
 #[inline]
-unsafe fn ours<'a>(variable: *const c_char) -> Option<(Cow<'a, str>, Cow<'a, str>)> {
+unsafe fn ours<'a>(variable: *const c_char) -> Option<(&'a str, &'a str)> {
     // SAFETY: nothing is read beyond the first byte that differs, so nothing beyond the terminator.
-    unsafe {
+    let rest = unsafe {
         for (at, &byte) in PREFIX.iter().enumerate() {
             if *variable.add(at) as u8 != byte {
                 return None;
             }
         }
-        let rest = CStr::from_ptr(variable.add(PREFIX.len())).to_bytes();
-        let equals = rest.iter().position(|&byte| byte == b'=')?;
-        let text = |bytes| String::from_utf8_lossy(bytes);
-        Some((text(&rest[..equals]), text(&rest[equals + 1..])))
-    }
+        CStr::from_ptr(variable.add(PREFIX.len())).to_bytes()
+    };
+    let equals = rest.iter().position(|&byte| byte == b'=')?;
+    Some((utf8(&rest[..equals]), utf8(&rest[equals + 1..])))
 }

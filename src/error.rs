@@ -1,5 +1,6 @@
 //! One error type: an SQLite error code and a sentence that says what to do.
 
+use crate::text::Text;
 use std::ffi::c_int;
 use std::fmt;
 
@@ -7,15 +8,13 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     code: c_int,
-    text: String,
+    text: Text,
 }
 
 impl Error {
-    pub(crate) fn new(code: c_int, text: impl Into<String>) -> Error {
-        Error {
-            code,
-            text: text.into(),
-        }
+    pub(crate) fn new(code: c_int, text: impl fmt::Display) -> Error {
+        let text = Text::new(text);
+        Error { code, text }
     }
 
     /// The SQLite result code that stands for it, for example 1, `SQLITE_ERROR`.
@@ -26,7 +25,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(self.text.as_str())
     }
 }
 

@@ -31,6 +31,7 @@
 //! | `sqlite` | the SQLite functions and types that we call, and how they are obtained |
 //! | `vfs` | the C-ABI methods: translate, call, translate back |
 //! | `environment`, `options` | URI > environment > program > default |
+//! | `error`, `text` | what is said, and that saying it needs no memory |
 //!
 //! # Panics
 //! A panic never crosses into C and never aborts the process: it becomes the method's own SQLite
@@ -38,6 +39,8 @@
 //! built with `panic = "abort"` has decided otherwise.
 #![deny(unsafe_op_in_unsafe_fn, missing_docs)]
 #![warn(clippy::undocumented_unsafe_blocks)]
+// An error carries its text on the stack: see `text`.
+#![allow(clippy::result_large_err)]
 
 mod environment;
 mod error;
@@ -46,6 +49,7 @@ mod error;
 pub mod inject;
 mod options;
 mod sqlite;
+mod text;
 mod vfs;
 
 #[cfg(doctest)]

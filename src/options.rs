@@ -10,9 +10,10 @@
 //! an error only where it is plainly one of ours, misspelt.
 
 use crate::sqlite::abi::SQLITE_ERROR;
+use crate::text::{Beginning, utf8};
 use crate::{Error, environment};
 use std::ffi::CStr;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// Where the file system's locks and caches are shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl VfsName {
 
 impl fmt::Display for VfsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.as_c_str().to_string_lossy())
+        f.write_str(utf8(self.as_c_str().to_bytes()))
     }
 }
 
@@ -106,6 +107,12 @@ struct Spec {
     allowed: &'static str,
     /// False if the value is not allowed.
     set: fn(&mut Options, &str) -> bool,
+}
+
+impl Spec {
+    fn name(&self) -> &'static str {
+        utf8(self.name.to_bytes())
+    }
 }
 
 /// `default` comes first: it is the one that a URI cannot set.
@@ -195,15 +202,20 @@ enum Source {
     Program,
 }
 
-impl Source {
-    fn spelling(self, spec: &Spec) -> String {
-        let name = spec.name.to_string_lossy();
-        match self {
-            Source::Uri => format!("URI parameter {name}"),
+/// An option as it is spelt where it was found.
+struct Spelling<'a>(&'a Spec, Source);
+
+impl fmt::Display for Spelling<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.0.name();
+        match self.1 {
+            Source::Uri => write!(f, "URI parameter {name}"),
+            Source::Program => write!(f, "option {name}"),
             Source::Environment => {
-                format!("environment variable TURNSTILE_{}", name.to_uppercase())
+                f.write_str("environment variable TURNSTILE_")?;
+                name.chars()
+                    .try_for_each(|c| f.write_char(c.to_ascii_uppercase()))
             }
-            Source::Program => format!("option {name}"),
         }
     }
 }
@@ -223,7 +235,7 @@ impl Options {
                 .find(|spec| spec.name.to_bytes() == name.as_bytes())
             {
                 Some(spec) => options.set(spec, value, Source::Program)?,
-                None => return Err(unknown("option", name)),
+                None => return Err(unknown("option ", name)),
             }
         }
         Ok(options)
@@ -232,19 +244,15 @@ impl Options {
     /// These options, overridden by what the environment says now.
     pub(crate) fn with_environment(mut self) -> Result<Options, Error> {
         environment::each_variable(|name, value| {
-            let lower = name.to_lowercase();
-            match SPECS
+            let spec = SPECS
                 .iter()
-                .find(|spec| spec.name.to_bytes() == lower.as_bytes())
-            {
-                Some(spec) if name == name.to_uppercase() => {
+                .find(|spec| name.eq_ignore_ascii_case(spec.name()));
+            match spec {
+                Some(spec) if !name.bytes().any(|b| b.is_ascii_lowercase()) => {
                     self.set(spec, value, Source::Environment)
                 }
-                None if !misspelt(&lower) => Ok(()),
-                _ => Err(unknown(
-                    "environment variable",
-                    &format!("TURNSTILE_{name}"),
-                )),
+                None if !misspelt(name) => Ok(()),
+                _ => Err(unknown("environment variable TURNSTILE_", name)),
             }
         })?;
         Ok(self)
@@ -252,15 +260,10 @@ impl Options {
 
     /// Takes in one parameter of a URI. One that is not ours is passed over.
     pub(crate) fn set_from_uri(&mut self, key: &str, value: &str) -> Result<(), Error> {
-        if let Some(spec) = URI_SPECS
-            .iter()
-            .find(|spec| spec.name.to_bytes() == key.as_bytes())
-        {
-            return self.set(spec, value, Source::Uri);
-        }
-        match misspelt(key) {
-            true => Err(unknown("URI parameter", key)),
-            false => Ok(()),
+        match URI_SPECS.iter().find(|spec| spec.name() == key) {
+            Some(spec) => self.set(spec, value, Source::Uri),
+            None if !misspelt(key) => Ok(()),
+            None => Err(unknown("URI parameter ", key)),
         }
     }
 
@@ -268,12 +271,8 @@ impl Options {
         if (spec.set)(self, value) {
             return Ok(());
         }
-        let text = format!(
-            "{} has the value \"{}\"; use {}",
-            source.spelling(spec),
-            shortened(value),
-            spec.allowed
-        );
+        let (spelling, value, allowed) = (Spelling(spec, source), Beginning(value), spec.allowed);
+        let text = format_args!("{spelling} has the value \"{value}\"; use {allowed}");
         Err(Error::new(SQLITE_ERROR, text))
     }
 }
@@ -284,34 +283,64 @@ pub(crate) fn uri_names() -> impl Iterator<Item = &'static CStr> {
 }
 
 /// Whether `name` is plainly meant to be one of our options: it differs in case or in `-` for `_`,
-/// leaves off the unit, or is two slips of the pen away from a name long enough for that to mean something
-/// (`quantum_ms`, `retryms`; but not `case` for `base`).
+/// leaves off the unit, or is one or two slips of the pen away from a name long enough for that to
+/// mean something (`quantum_ms`, `retryms`; but not `case` for `base`).
 fn misspelt(name: &str) -> bool {
-    let normal = name.to_lowercase().replace('-', "_");
+    const LONGEST: usize = 16;
+    // Lower case, with `_`. On the stack: nearly every URI comes by here with its `vfs=`.
+    let mut normal = [0; LONGEST];
+    let Some(normal) = normal.get_mut(..name.len()) else {
+        return false;
+    };
+    for (to, from) in normal.iter_mut().zip(name.bytes()) {
+        *to = if from == b'-' {
+            b'_'
+        } else {
+            from.to_ascii_lowercase()
+        };
+    }
+    let normal = utf8(normal);
     SPECS.iter().any(|spec| {
-        let known = spec.name.to_str().unwrap_or_default();
+        let known = spec.name();
         let stem = known.rsplit_once('_').map(|(stem, _unit)| stem);
         normal == known && name != known
-            || stem == Some(&normal)
-            || stem.is_some() && strsim::damerau_levenshtein(&normal, known) <= 2
+            || stem == Some(normal)
+            || stem.is_some() && slips(normal, known) <= 2
     })
 }
 
-fn unknown(kind: &str, name: &str) -> Error {
-    let names = SPECS.map(|spec| spec.name.to_string_lossy()).join(", ");
-    let text = format!(
-        "{kind} {} is unknown; the options are {names}",
-        shortened(name)
-    );
-    Error::new(SQLITE_ERROR, text)
+/// The edit distance, or 3 where it is more: by trying what the shorter edits allow.
+fn slips(a: &str, b: &str) -> usize {
+    fn within(a: &[u8], b: &[u8], slips: usize) -> bool {
+        match (a, b) {
+            ([x, a @ ..], [y, b @ ..]) if x == y => within(a, b, slips),
+            ([], []) => true,
+            _ if slips == 0 => false,
+            ([], [_, b @ ..]) => within(a, b, slips - 1),
+            ([_, a @ ..], []) => within(a, b, slips - 1),
+            ([x, y, c @ ..], [z, w, d @ ..]) if x == w && y == z && within(c, d, slips - 1) => true,
+            ([_, c @ ..], [_, d @ ..]) => {
+                within(c, d, slips - 1) || within(c, b, slips - 1) || within(a, d, slips - 1)
+            }
+        }
+    }
+    (0..3)
+        .find(|&n| within(a.as_bytes(), b.as_bytes(), n))
+        .unwrap_or(3)
 }
 
-/// A log line has room for 209 bytes: a value that would push out the rest is cut.
-fn shortened(value: &str) -> String {
-    match value.char_indices().nth(40) {
-        Some((end, _)) => format!("{}...", &value[..end]),
-        None => value.to_owned(),
+fn unknown(kind: &str, name: &str) -> Error {
+    struct Names;
+    impl fmt::Display for Names {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let mut names = SPECS.iter().map(Spec::name);
+            f.write_str(names.next().unwrap_or_default())?;
+            names.try_for_each(|name| write!(f, ", {name}"))
+        }
     }
+    let name = Beginning(name);
+    let text = format_args!("{kind}{name} is unknown; the options are {Names}");
+    Error::new(SQLITE_ERROR, text)
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ pub mod abi;
 #[cfg(feature = "linked")]
 pub mod linked;
 
+use crate::text::{Text, utf8};
 use abi::*;
-use std::borrow::Cow;
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::fmt;
 use std::ptr::{self, NonNull};
 
 /// The functions of one SQLite library. `struct turnstile_sqlite` in `c/core.h`.
@@ -47,12 +48,10 @@ impl Sqlite {
     /// One line to `sqlite3_log`, the library's only voice.
     ///
     /// SQLite cuts a line at 209 bytes (`renderLogMsg`): what matters goes first.
-    pub fn log(&self, code: c_int, line: &str) {
-        let line: Vec<u8> = line.bytes().filter(|&b| b != 0).collect();
-        if let Ok(line) = CString::new(line) {
-            // SAFETY: "%s" takes one terminated string.
-            unsafe { (self.log)(code, c"%s".as_ptr(), line.as_ptr()) }
-        }
+    pub fn log(&self, code: c_int, line: impl fmt::Display) {
+        let line = Text::new(line);
+        // SAFETY: "%s" takes one terminated string.
+        unsafe { (self.log)(code, c"%s".as_ptr(), line.as_c_str().as_ptr()) }
     }
 
     /// Calls `each` with every key and value in the query of the URI that `name` was opened with.
@@ -75,7 +74,7 @@ impl Sqlite {
             }
             // SAFETY: both are terminated strings that live as long as `name` does.
             let (key, value) = unsafe { (text(key), text(value)) };
-            each(&key, &value)
+            each(key, value)
         };
         let Some(uri_key) = self.uri_key else {
             return known.map(CStr::as_ptr).try_for_each(visit);
@@ -105,11 +104,11 @@ impl Sqlite {
     }
 }
 
-/// A C string as text; what is not UTF-8 in it is replaced.
+/// A C string as text.
 ///
 /// # Safety
 /// `string` is terminated and lives as long as the answer is used.
-pub unsafe fn text<'a>(string: *const c_char) -> Cow<'a, str> {
+pub unsafe fn text<'a>(string: *const c_char) -> &'a str {
     // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(string) }.to_string_lossy()
+    utf8(unsafe { CStr::from_ptr(string) }.to_bytes())
 }

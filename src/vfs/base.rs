@@ -3,8 +3,8 @@
 //!
 //! `xDelete` and `xAccess` have a path and no open file, and the base matters to them: one that
 //! keeps a database elsewhere than at its path has to be asked for its journals too. So while a
-//! database is open on another base, its path is remembered here, and every path that begins with
-//! it (`-journal`, `-wal`, a super-journal's `-mj...`) goes to the same base.
+//! database is open on another base, its path is remembered here, and the paths of its journal, its
+//! WAL and its super-journals go to the same base; those of any other file do not.
 
 use crate::Error;
 use crate::options::Options;
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub fn find(sqlite: &Sqlite, options: &Options) -> Result<NonNull<sqlite3_vfs>, Error> {
     let name = options.base.as_c_str();
     let error = |text: &str| {
-        let text = format!("option base names the VFS \"{}\"{text}", options.base);
+        let text = format_args!("option base names the VFS \"{}\"{text}", options.base);
         Err(Error::new(SQLITE_ERROR, text))
     };
     if name == super::NAME {
@@ -40,7 +40,7 @@ pub struct Elsewhere {
 }
 
 struct Entry {
-    path: Box<[u8]>,
+    path: Vec<u8>,
     base: NonNull<sqlite3_vfs>,
 }
 
@@ -61,13 +61,16 @@ impl Elsewhere {
         }
     }
 
-    /// A database was opened on `base`.
-    pub fn enter(&self, path: &CStr, base: NonNull<sqlite3_vfs>) {
-        if let Some(mut open) = self.open.try_lock_for(Self::PATIENCE) {
-            let path = path.to_bytes().into();
-            open.push(Entry { path, base });
-            self.count.store(open.len(), Ordering::Relaxed);
-        }
+    /// A database is being opened on `base`. `None` if it cannot be remembered: then it must not be.
+    pub fn enter(&self, path: &CStr, base: NonNull<sqlite3_vfs>) -> Option<()> {
+        let mut open = self.open.try_lock_for(Self::PATIENCE)?;
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(path.count_bytes()).ok()?;
+        copy.extend_from_slice(path.to_bytes());
+        open.try_reserve(1).ok()?;
+        open.push(Entry { path: copy, base });
+        self.count.store(open.len(), Ordering::Relaxed);
+        Some(())
     }
 
     /// It was closed.
@@ -93,11 +96,27 @@ impl Elsewhere {
     #[cold]
     pub fn base_of(&self, path: &CStr) -> Option<NonNull<sqlite3_vfs>> {
         let open = self.open.try_lock_for(Self::PATIENCE)?;
-        let belongs = |e: &&Entry| path.to_bytes().starts_with(&e.path);
+        let belongs = |e: &&Entry| {
+            path.to_bytes()
+                .strip_prefix(&*e.path)
+                .is_some_and(is_suffix)
+        };
         // The longest, for the database "a" beside the database "a-journal".
         open.iter()
             .filter(belongs)
             .max_by_key(|e| e.path.len())
             .map(|e| e.base)
+    }
+}
+
+/// What SQLite puts behind a database's path: nothing, `-journal`, `-wal` (sqlite3PagerOpen), or
+/// `-mj` and nine hexadecimal digits (vdbeCommit's super-journal).
+fn is_suffix(rest: &[u8]) -> bool {
+    match rest {
+        b"" | b"-journal" | b"-wal" => true,
+        [b'-', b'm', b'j', digits @ ..] => {
+            digits.len() == 9 && digits.iter().all(u8::is_ascii_hexdigit)
+        }
+        _ => false,
     }
 }

@@ -15,6 +15,7 @@
 use super::open::Room;
 use super::{Shim, rim};
 use crate::sqlite::abi::*;
+use crate::text::try_box;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -60,7 +61,9 @@ const TABLE: sqlite3_io_methods = sqlite3_io_methods {
 ///
 /// A table of each file's own would be simpler, but SQLite counts a file's size (three times over) as
 /// memory of its page cache; 152 bytes more are enough to show in `SQLITE_DBSTATUS_CACHE_USED`.
-pub fn over(lower: &sqlite3_io_methods) -> &'static sqlite3_io_methods {
+///
+/// `None` if memory is out.
+pub fn over(lower: &sqlite3_io_methods) -> Option<&'static sqlite3_io_methods> {
     let methods = cut(lower);
     let mut head = TABLES.load(Ordering::Acquire);
     loop {
@@ -68,15 +71,15 @@ pub fn over(lower: &sqlite3_io_methods) -> &'static sqlite3_io_methods {
         // SAFETY: a table on the list is complete and never freed.
         while let Some(table) = unsafe { at.as_ref() } {
             if members(&table.methods) == members(&methods) {
-                return &table.methods;
+                return Some(&table.methods);
             }
             at = table.next;
         }
         let next = head;
-        let new = Box::into_raw(Box::new(Table { methods, next }));
+        let new = Box::into_raw(try_box(Table { methods, next })?);
         match TABLES.compare_exchange(head, new, Ordering::AcqRel, Ordering::Acquire) {
             // SAFETY: it is on the list now, so it is never freed.
-            Ok(_) => return unsafe { &(*new).methods },
+            Ok(_) => return Some(unsafe { &(*new).methods }),
             // SAFETY: nobody else has seen it.
             Err(other) => unsafe {
                 drop(Box::from_raw(new));

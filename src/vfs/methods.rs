@@ -144,8 +144,13 @@ unsafe extern "C" fn delete_elsewhere(
     sync: c_int,
 ) -> c_int {
     by_path(vfs, "xDelete", SQLITE_IOERR_DELETE, path, |base| {
-        // SAFETY: the base is on SQLite's list; the arguments are SQLite's own.
-        unsafe { (*base).xDelete.map(|method| method(base, path, sync)) }
+        // SAFETY: the base is on SQLite's list.
+        match unsafe { (*base).xDelete } {
+            // SAFETY: the arguments are SQLite's own.
+            Some(method) => unsafe { method(base, path, sync) },
+            // As sqlite3OsDelete has it: memdb has nothing to delete.
+            None => SQLITE_OK,
+        }
     })
 }
 
@@ -176,11 +181,11 @@ unsafe extern "C" fn access_elsewhere(
     answer: *mut c_int,
 ) -> c_int {
     by_path(vfs, "xAccess", SQLITE_IOERR_ACCESS, path, |base| {
-        // SAFETY: the base is on SQLite's list; the arguments are SQLite's own.
-        unsafe {
-            (*base)
-                .xAccess
-                .map(|method| method(base, path, flags, answer))
+        // SAFETY: the base is on SQLite's list.
+        match unsafe { (*base).xAccess } {
+            // SAFETY: the arguments are SQLite's own.
+            Some(method) => unsafe { method(base, path, flags, answer) },
+            None => SQLITE_IOERR_ACCESS,
         }
     })
 }
@@ -191,13 +196,13 @@ fn by_path(
     name: &str,
     error: c_int,
     path: *const c_char,
-    call: impl FnOnce(*mut sqlite3_vfs) -> Option<c_int>,
+    call: impl FnOnce(*mut sqlite3_vfs) -> c_int,
 ) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
     rim::guard(&shim.sqlite, name, error, || {
         let base = shim.elsewhere.base_of(path).unwrap_or(shim.base);
-        call(base.as_ptr()).unwrap_or(error)
+        call(base.as_ptr())
     })
 }
 
@@ -220,7 +225,7 @@ unsafe extern "C" fn x_full_pathname(
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
     rim::guard(&shim.sqlite, "explain", code, || {
-        shim.log(code, explain::cannot_resolve(path, size));
+        explain::cannot_resolve(shim, code, path, size);
         code
     })
 }

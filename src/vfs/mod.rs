@@ -22,6 +22,7 @@ mod rim;
 
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::*;
+use crate::text::{Text, try_box};
 use crate::{Error, Options};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -102,13 +103,15 @@ impl Shim {
         // SAFETY: a VFS on SQLite's list is complete and stays there.
         let mut vfs = methods::over(unsafe { base.as_ref() });
         vfs.zName = NAME.as_ptr();
-        let shim = NonNull::from(Box::leak(Box::new(Shim {
+        let shim = try_box(Shim {
             vfs: UnsafeCell::new(vfs),
             sqlite: *sqlite,
             base,
             options: program,
             elsewhere: base::Elsewhere::new(),
-        })));
+        });
+        let shim = shim.ok_or_else(|| Error::new(SQLITE_NOMEM, "out of memory"))?;
+        let shim = NonNull::from(Box::leak(shim));
         // SAFETY: nobody else has the pointer yet.
         unsafe { (*shim.as_ptr()).vfs.get_mut().pAppData = shim.as_ptr().cast() };
         Ok(shim.cast())
@@ -127,7 +130,7 @@ impl Shim {
     }
 
     fn log(&self, code: c_int, text: impl std::fmt::Display) {
-        self.sqlite.log(code, &format!("turnstile: {text}"));
+        self.sqlite.log(code, format_args!("turnstile: {text}"));
     }
 }
 
@@ -158,22 +161,23 @@ unsafe extern "C" fn turnstile_core_register(
         let program = match options.is_null() {
             true => Options::default(),
             // SAFETY: the caller's promise.
-            false => Options::parse(&unsafe { crate::sqlite::text(options) })?,
+            false => Options::parse(unsafe { crate::sqlite::text(options) })?,
         };
         register(sqlite, program)
     });
     let Err(error) = result else {
         return SQLITE_OK;
     };
-    let text = format!("turnstile: {error}");
+    let text = Text::new(format_args!("turnstile: {error}"));
     sqlite.log(error.code(), &text);
     let length = text
+        .as_str()
         .len()
         .min(usize::try_from(size).unwrap_or(0).saturating_sub(1));
     if size > 0 {
         // SAFETY: `message` has room for `size` bytes, and length + 1 <= size.
         unsafe {
-            ptr::copy_nonoverlapping(text.as_ptr().cast(), message, length);
+            ptr::copy_nonoverlapping(text.as_str().as_ptr().cast(), message, length);
             *message.add(length) = 0;
         }
     }

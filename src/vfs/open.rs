@@ -10,6 +10,7 @@
 use super::file::{self, File};
 use super::{Shim, base, explain};
 use crate::sqlite::abi::*;
+use crate::text::PathEnd;
 use crate::{Error, options};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
@@ -47,11 +48,7 @@ pub unsafe fn open(
         // SAFETY: the arguments of xOpen.
         Some(path) => match unsafe { base_of_database(shim, path, flags) } {
             Ok(base) => base,
-            Err(error) => {
-                let path = explain::shortened(path);
-                shim.log(error.code(), format_args!("{error} ({path})"));
-                return error.code();
-            }
+            Err(error) => return refuse(shim, &error, path),
         },
         None => {
             let elsewhere = path.and_then(|path| shim.elsewhere.base_of(path));
@@ -59,59 +56,104 @@ pub unsafe fn open(
         }
     };
     let Some(_nesting) = Nesting::enter() else {
-        let path = explain::shortened(path.unwrap_or_default());
         let text = "the base VFS lies on turnstile itself; name another base, for example unix";
-        shim.log(SQLITE_ERROR, format_args!("{text} ({path})"));
-        return SQLITE_ERROR;
+        return refuse(
+            shim,
+            &Error::new(SQLITE_ERROR, text),
+            path.unwrap_or_default(),
+        );
     };
     // SAFETY: the base is on SQLite's list; `file` has room for our szOsFile.
     let Some(room) = (unsafe { Room::of(shim, file, base) }) else {
         return SQLITE_NOMEM;
     };
-    // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
-    let (code, methods) = unsafe {
-        let code = match (*base.as_ptr()).xOpen {
-            Some(x_open) => x_open(base.as_ptr(), name, room.lower, flags, out_flags),
-            None => SQLITE_CANTOPEN,
-        };
-        (code, (*room.lower).pMethods.as_ref())
+    let mut undo = Undo {
+        shim,
+        base,
+        room: Some(room),
+        elsewhere: None,
     };
-    let Some(methods) = methods.filter(|_| code == SQLITE_OK) else {
-        // SAFETY: a file whose pMethods are set is to be closed, even if xOpen failed.
-        unsafe {
-            if let Some(x_close) = methods.and_then(|methods| methods.xClose) {
-                x_close(room.lower);
-            }
-            room.free();
+    // First, because it may fail: nothing of the database may go to another base once it is open.
+    if let Some(path) = database.filter(|_| base != shim.base) {
+        if shim.elsewhere.enter(path, base).is_none() {
+            return SQLITE_NOMEM;
         }
-        if let Some(path) = database {
-            shim.log(code, explain::cannot_open(path, flags));
-        }
-        return if code == SQLITE_OK {
-            SQLITE_CANTOPEN
-        } else {
-            code
-        };
-    };
-
-    let elsewhere = database.filter(|_| base != shim.base);
-    if let Some(path) = elsewhere {
-        shim.elsewhere.enter(path, base);
+        undo.elsewhere = Some(path);
     }
-    let head = sqlite3_file {
-        pMethods: file::over(methods),
+    let lower = undo.lower();
+    // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
+    let code = unsafe {
+        match (*base.as_ptr()).xOpen {
+            Some(x_open) => x_open(base.as_ptr(), name, lower, flags, out_flags),
+            None => SQLITE_CANTOPEN,
+        }
     };
-    // SAFETY: `file` has room for a File.
-    unsafe {
-        file.cast::<File>().write(File {
+    if code != SQLITE_OK {
+        if let Some(path) = database {
+            explain::cannot_open(shim, code, path, flags);
+        }
+        return code;
+    }
+    // SAFETY: xOpen has set them, and they stay as long as the file is open.
+    let Some(methods) = (unsafe { (*lower).pMethods.as_ref() }) else {
+        return SQLITE_CANTOPEN;
+    };
+    let Some(methods) = file::over(methods) else {
+        return SQLITE_NOMEM;
+    };
+    let elsewhere = undo.elsewhere.take();
+    if let Some(room) = undo.room.take() {
+        let head = sqlite3_file { pMethods: methods };
+        let ours = File {
             head,
             room,
             shim,
             base,
             elsewhere,
-        });
+        };
+        // SAFETY: `file` has room for a File.
+        unsafe { file.cast::<File>().write(ours) };
     }
     SQLITE_OK
+}
+
+fn refuse(shim: &Shim, error: &Error, path: &CStr) -> c_int {
+    shim.log(error.code(), format_args!("{error} ({})", PathEnd(path)));
+    error.code()
+}
+
+/// What is to be undone if an open does not come to its end.
+struct Undo<'a> {
+    shim: &'a Shim,
+    base: NonNull<sqlite3_vfs>,
+    room: Option<Room>,
+    elsewhere: Option<&'static CStr>,
+}
+
+impl Undo<'_> {
+    fn lower(&self) -> *mut sqlite3_file {
+        self.room
+            .as_ref()
+            .map_or(ptr::null_mut(), |room| room.lower)
+    }
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.elsewhere {
+            self.shim.elsewhere.leave(path, self.base);
+        }
+        if let Some(room) = &self.room {
+            // SAFETY: the room's pMethods are NULL, or those of an open file: one whose pMethods are
+            // set is to be closed, even if its xOpen failed.
+            unsafe {
+                if let Some(x_close) = (*room.lower).pMethods.as_ref().and_then(|m| m.xClose) {
+                    x_close(room.lower);
+                }
+                room.free();
+            }
+        }
+    }
 }
 
 /// How many calls of `xOpen` this thread is in. A shim that is registered over the default VFS while

@@ -40,7 +40,7 @@ fn report(sqlite: &Sqlite, method: &str, payload: Box<dyn Any + Send>) {
     };
     sqlite.log(
         SQLITE_IOERR,
-        &format!("turnstile: {method} panicked, please report this bug: {reason}"),
+        format_args!("turnstile: {method} panicked, please report this bug: {reason}"),
     );
     // Dropping a payload runs code that we do not know, outside of any guard.
     std::mem::forget(payload);
