@@ -218,6 +218,31 @@ fn what_is_not_a_database_file() {
     );
 }
 
+/// What sqlite3_system_errno says is what the base left, whatever the log line took to find out.
+#[test]
+fn the_system_error_is_the_bases() {
+    let _turn = set_up();
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(dir.path().join("loop"), dir.path().join("loop")).unwrap();
+    for name in ["no/a.db", ".", "loop", "none/../a.db"] {
+        let errno = ["unix", "turnstile"].map(|vfs| {
+            let uri = format!("file:{}/{name}?vfs={vfs}", dir.path().display());
+            let uri = std::ffi::CString::new(uri).unwrap();
+            let mut db = std::ptr::null_mut();
+            let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_URI;
+            // SAFETY: plain use of the C API.
+            unsafe {
+                nix::errno::Errno::clear();
+                let code = ffi::sqlite3_open_v2(uri.as_ptr(), &mut db, flags, std::ptr::null());
+                let errno = ffi::sqlite3_system_errno(db);
+                ffi::sqlite3_close(db);
+                (code, errno)
+            }
+        });
+        assert_eq!(errno[0], errno[1], "{name}");
+    }
+}
+
 /// Root may do everything, so this is for somebody else.
 #[test]
 fn no_permission() {

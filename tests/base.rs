@@ -216,3 +216,31 @@ fn a_larger_file_of_the_base_stays_out_of_others_memory() {
     }
     assert_eq!(names(dir.path()), ["a.db.moved"]);
 }
+
+/// A database whose path merely begins with that of one elsewhere is none of its journals: it keeps
+/// its own where they belong, and a hot one is found.
+#[test]
+fn a_neighbour_with_a_longer_name_stays_where_it_is() -> rusqlite::Result<()> {
+    set_up();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let elsewhere = connect(&at("x"), "&base=moved")?;
+    elsewhere.execute_batch("CREATE TABLE t(x)")?;
+    let neighbour = connect(&at("x2.db"), "")?;
+    neighbour.execute_batch("PRAGMA journal_mode=persist; CREATE TABLE t(x)")?;
+    neighbour.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES(1)")?;
+    assert_eq!(names(dir.path()), ["x.moved", "x2.db", "x2.db-journal"]);
+    Ok(())
+}
+
+/// memdb is in memory and has no xDelete.
+#[test]
+fn a_base_without_every_method() -> rusqlite::Result<()> {
+    set_up();
+    let dir = tempfile::tempdir().unwrap();
+    let db = connect(&dir.path().join("a.db"), "&base=memdb")?;
+    db.execute_batch("CREATE TABLE t(x); BEGIN; INSERT INTO t VALUES(1); COMMIT")?;
+    let count: i64 = db.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?;
+    assert_eq!((count, names(dir.path())), (1, vec![]));
+    Ok(())
+}
