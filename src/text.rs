@@ -1,10 +1,9 @@
 //! Text for messages, built without the heap.
 //!
-//! Rust ends the process when an allocation fails, and no `catch_unwind` stops that. SQLite's users
-//! are promised `SQLITE_NOMEM` instead, so what runs in somebody else's process allocates only where
-//! it can say no ([`try_box`]), and messages lie on the stack.
+//! Rust ends the process when an allocation fails, and no `catch_unwind` stops that. So what runs in
+//! somebody else's process allocates only where it can say no (`vfs/memory.rs`), and messages lie on
+//! the stack.
 
-use std::alloc::{Layout, alloc};
 use std::ffi::CStr;
 use std::fmt::{self, Write as _};
 
@@ -106,21 +105,6 @@ impl fmt::Display for PathEnd<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// `Box::new` that answers `None` when memory is out.
-pub fn try_box<T>(value: T) -> Option<Box<T>> {
-    const { assert!(size_of::<T>() > 0) };
-    // SAFETY: the layout's size is not zero; the memory is T's, from the allocator of Box, and
-    // written before it is a Box.
-    unsafe {
-        let place = alloc(Layout::new::<T>()).cast::<T>();
-        if place.is_null() {
-            return None;
-        }
-        place.write(value);
-        Some(Box::from_raw(place))
     }
 }
 

@@ -12,10 +12,10 @@
 //!                                    '--------------^
 //! ```
 
+use super::memory::try_box;
 use super::open::Room;
 use super::{Shim, rim};
 use crate::sqlite::abi::*;
-use crate::text::try_box;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};

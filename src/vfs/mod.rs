@@ -12,17 +12,19 @@
 //! | `open` | how the base's file comes to lie behind ours |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
+//! | `memory` | allocations that can say no |
 
 mod base;
 mod explain;
 mod file;
+mod memory;
 mod methods;
 mod open;
 mod rim;
 
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::*;
-use crate::text::{Text, try_box};
+use crate::text::Text;
 use crate::{Error, Options};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -103,7 +105,7 @@ impl Shim {
         // SAFETY: a VFS on SQLite's list is complete and stays there.
         let mut vfs = methods::over(unsafe { base.as_ref() });
         vfs.zName = NAME.as_ptr();
-        let shim = try_box(Shim {
+        let shim = memory::try_box(Shim {
             vfs: UnsafeCell::new(vfs),
             sqlite: *sqlite,
             base,
