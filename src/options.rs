@@ -230,10 +230,7 @@ impl Options {
         let mut options = Options::default();
         for pair in pairs.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match SPECS
-                .iter()
-                .find(|spec| spec.name.to_bytes() == name.as_bytes())
-            {
+            match SPECS.iter().find(|spec| spec.name() == name) {
                 Some(spec) => options.set(spec, value, Source::Program)?,
                 None => return Err(unknown("option ", name)),
             }

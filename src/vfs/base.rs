@@ -50,8 +50,9 @@ unsafe impl Send for Elsewhere {}
 unsafe impl Sync for Elsewhere {}
 
 impl Elsewhere {
-    /// A child forked while another thread held the mutex would wait for ever; it waits this long and
-    /// then takes the registered base. The mutex is held for a few hundred instructions.
+    /// A child forked while another thread held the mutex would wait for ever; it waits this long, and
+    /// then it is an error: a guess might overlook a hot journal. The mutex is held for a few hundred
+    /// instructions.
     const PATIENCE: Duration = Duration::from_secs(1);
 
     pub const fn new() -> Elsewhere {
@@ -92,9 +93,14 @@ impl Elsewhere {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    /// The base of the open database that `path` belongs to, if it is not the registered one.
+    /// The base of the open database that `path` belongs to, or `registered` if that is none of
+    /// these. `None` if it cannot be told.
     #[cold]
-    pub fn base_of(&self, path: &CStr) -> Option<NonNull<sqlite3_vfs>> {
+    pub fn base_of(
+        &self,
+        path: &CStr,
+        registered: NonNull<sqlite3_vfs>,
+    ) -> Option<NonNull<sqlite3_vfs>> {
         let open = self.open.try_lock_for(Self::PATIENCE)?;
         let belongs = |e: &&Entry| {
             path.to_bytes()
@@ -102,10 +108,8 @@ impl Elsewhere {
                 .is_some_and(is_suffix)
         };
         // The longest, for the database "a" beside the database "a-journal".
-        open.iter()
-            .filter(belongs)
-            .max_by_key(|e| e.path.len())
-            .map(|e| e.base)
+        let database = open.iter().filter(belongs).max_by_key(|e| e.path.len());
+        Some(database.map_or(registered, |e| e.base))
     }
 }
 
@@ -118,5 +122,43 @@ fn is_suffix(rest: &[u8]) -> bool {
             digits.len() == 9 && digits.iter().all(u8::is_ascii_hexdigit)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_databases_own_files_follow_it() {
+        let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
+        let elsewhere = Elsewhere::new();
+        elsewhere.enter(c"/x", there).unwrap();
+        for ours in [c"/x", c"/x-journal", c"/x-wal", c"/x-mj0123AB9CD"] {
+            assert_eq!(elsewhere.base_of(ours, here), Some(there), "{ours:?}");
+        }
+        for other in [
+            c"/x2.db",
+            c"/x2.db-journal",
+            c"/x/y",
+            c"/x-mj",
+            c"/x-journal2",
+            c"/",
+        ] {
+            assert_eq!(elsewhere.base_of(other, here), Some(here), "{other:?}");
+        }
+        elsewhere.leave(c"/x", there);
+        assert_eq!(elsewhere.base_of(c"/x-journal", here), Some(here));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_guessed() {
+        let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
+        let elsewhere = Elsewhere::new();
+        elsewhere.enter(c"/x", there).unwrap();
+        // As in a child that was forked while another thread held it.
+        let _held = elsewhere.open.lock();
+        assert_eq!(elsewhere.base_of(c"/x-journal", here), None);
+        assert_eq!(elsewhere.enter(c"/y", there), None);
     }
 }

@@ -201,8 +201,10 @@ fn by_path(
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
     rim::guard(&shim.sqlite, name, error, || {
-        let base = shim.elsewhere.base_of(path).unwrap_or(shim.base);
-        call(base.as_ptr())
+        match shim.elsewhere.base_of(path, shim.base) {
+            Some(base) => call(base.as_ptr()),
+            None => error,
+        }
     })
 }
 

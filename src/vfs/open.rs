@@ -50,10 +50,11 @@ pub unsafe fn open(
             Ok(base) => base,
             Err(error) => return refuse(shim, &error, path),
         },
-        None => {
-            let elsewhere = path.and_then(|path| shim.elsewhere.base_of(path));
-            elsewhere.unwrap_or(shim.base)
-        }
+        None => match path.map(|path| shim.elsewhere.base_of(path, shim.base)) {
+            Some(Some(base)) => base,
+            Some(None) => return SQLITE_CANTOPEN,
+            None => shim.base,
+        },
     };
     let Some(_nesting) = Nesting::enter() else {
         let text = "the base VFS lies on turnstile itself; name another base, for example unix";
@@ -70,8 +71,9 @@ pub unsafe fn open(
     let mut undo = Undo {
         shim,
         base,
-        room: Some(room),
+        room,
         elsewhere: None,
+        done: false,
     };
     // First, because it may fail: nothing of the database may go to another base once it is open.
     if let Some(path) = database.filter(|_| base != shim.base) {
@@ -80,11 +82,10 @@ pub unsafe fn open(
         }
         undo.elsewhere = Some(path);
     }
-    let lower = undo.lower();
     // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
     let code = unsafe {
         match (*base.as_ptr()).xOpen {
-            Some(x_open) => x_open(base.as_ptr(), name, lower, flags, out_flags),
+            Some(x_open) => x_open(base.as_ptr(), name, room.lower, flags, out_flags),
             None => SQLITE_CANTOPEN,
         }
     };
@@ -95,25 +96,22 @@ pub unsafe fn open(
         return code;
     }
     // SAFETY: xOpen has set them, and they stay as long as the file is open.
-    let Some(methods) = (unsafe { (*lower).pMethods.as_ref() }) else {
+    let Some(methods) = (unsafe { (*room.lower).pMethods.as_ref() }) else {
         return SQLITE_CANTOPEN;
     };
     let Some(methods) = file::over(methods) else {
         return SQLITE_NOMEM;
     };
-    let elsewhere = undo.elsewhere.take();
-    if let Some(room) = undo.room.take() {
-        let head = sqlite3_file { pMethods: methods };
-        let ours = File {
-            head,
-            room,
-            shim,
-            base,
-            elsewhere,
-        };
-        // SAFETY: `file` has room for a File.
-        unsafe { file.cast::<File>().write(ours) };
-    }
+    undo.done = true;
+    let ours = File {
+        head: sqlite3_file { pMethods: methods },
+        room,
+        shim,
+        base,
+        elsewhere: undo.elsewhere,
+    };
+    // SAFETY: `file` has room for a File.
+    unsafe { file.cast::<File>().write(ours) };
     SQLITE_OK
 }
 
@@ -122,36 +120,31 @@ fn refuse(shim: &Shim, error: &Error, path: &CStr) -> c_int {
     error.code()
 }
 
-/// What is to be undone if an open does not come to its end.
+/// What is to be undone if an open is not done in the end.
 struct Undo<'a> {
     shim: &'a Shim,
     base: NonNull<sqlite3_vfs>,
-    room: Option<Room>,
+    room: Room,
     elsewhere: Option<&'static CStr>,
-}
-
-impl Undo<'_> {
-    fn lower(&self) -> *mut sqlite3_file {
-        self.room
-            .as_ref()
-            .map_or(ptr::null_mut(), |room| room.lower)
-    }
+    done: bool,
 }
 
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
+        if self.done {
+            return;
+        }
         if let Some(path) = self.elsewhere {
             self.shim.elsewhere.leave(path, self.base);
         }
-        if let Some(room) = &self.room {
-            // SAFETY: the room's pMethods are NULL, or those of an open file: one whose pMethods are
-            // set is to be closed, even if its xOpen failed.
-            unsafe {
-                if let Some(x_close) = (*room.lower).pMethods.as_ref().and_then(|m| m.xClose) {
-                    x_close(room.lower);
-                }
-                room.free();
+        let lower = self.room.lower;
+        // SAFETY: the room's pMethods are NULL, or those of an open file: one whose pMethods are set
+        // is to be closed, even if its xOpen failed.
+        unsafe {
+            if let Some(x_close) = (*lower).pMethods.as_ref().and_then(|m| m.xClose) {
+                x_close(lower);
             }
+            self.room.free();
         }
     }
 }
@@ -203,6 +196,7 @@ unsafe fn base_of_database(
 }
 
 /// Where a base's file lies.
+#[derive(Clone, Copy)]
 pub struct Room {
     pub lower: *mut sqlite3_file,
     /// Its size, if it is on our own heap because it did not fit behind ours; else 0.
