@@ -163,6 +163,50 @@ fn kept_open_and_without_sleep() {
     }
 }
 
+/// Nobody is refused, all get the same, and what they wrote is there.
+#[test]
+fn the_yardstick_is_strictly_first_come_first_served() {
+    for journal in ["wal", "delete"] {
+        for variant in ["", "--keep-open", "--no-sleep"] {
+            let dir = TempDir::new().expect("a directory");
+            let asked = format!(
+                "--writers 8 --seconds 1 --rounds 1 --timeout-ms 0 --sync off \
+                 --vfs yardstick --journal {journal} {variant}"
+            );
+            let run = json(&mut bench(dir.path(), &asked));
+            let summary = &run["summary"][0];
+            assert_eq!(summary["vfs"], "yardstick");
+            assert_eq!(summary["failures"], serde_json::json!({}), "{asked}");
+            assert_eq!(summary["proven"], true);
+            assert_eq!(summary["writers_left_out"], 0.0);
+            assert!(summary["waits_per_write"].as_f64().expect("a figure") > 0.0);
+            let jain = summary["jain"].as_f64().expect("an index");
+            assert!(jain > 0.9, "{asked}: {jain}");
+            assert_eq!(entries(dir.path()), 0);
+        }
+    }
+}
+
+/// One at a time means that each is the last to close; the anchor keeps the WAL for the next.
+#[test]
+fn the_yardstick_keeps_its_wal_and_can_be_interrupted() {
+    let dir = TempDir::new().expect("a directory");
+    let asked = "--writers 8 --seconds 100 --rounds 1 --vfs yardstick";
+    let output = stopped(dir.path(), asked, |child| {
+        let round = fs::read_dir(dir.path()).expect("it").flatten().next();
+        let wal = round.expect("a round").path().join("bench.db-wal");
+        for _ in 0..30 {
+            sleep(Duration::from_millis(10));
+            assert!(wal.exists());
+        }
+        kill("-INT", &child.id().to_string());
+    });
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert_eq!(writers_in(dir.path()), [0; 0]);
+    assert_eq!(entries(dir.path()), 0);
+}
+
 /// The picture, the table, and nothing on standard output but the table.
 #[test]
 fn table_and_plot_name_both() {
@@ -184,6 +228,7 @@ fn table_and_plot_name_both() {
         "failures",
         "Jain",
         "CPU per write",
+        "waits per write",
         "acknowledged",
         "integrity_check ok",
     ] {

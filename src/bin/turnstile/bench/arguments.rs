@@ -60,7 +60,11 @@ pub struct Arguments {
     #[arg(long)]
     pub no_sleep: bool,
 
-    /// VFSs to compare
+    /// VFSs to compare; `yardstick` is unix behind an ideal queue
+    ///
+    /// `yardstick` takes a strict first-come-first-served lock around each transaction of the stock
+    /// VFS, in memory that the writers share. It cannot be used outside of this bench: a process
+    /// that dies holding the lock stops all others. It is here to show what a queue could reach.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     #[arg(default_value = "unix,turnstile")]
     pub vfs: Vec<String>,

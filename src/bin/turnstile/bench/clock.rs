@@ -1,4 +1,4 @@
-//! Time as all processes of a round share it.
+//! Time as all processes of a round share it, and what a process has used.
 //!
 //! `std::time::Instant` cannot be handed to another process; `CLOCK_MONOTONIC` counts from the
 //! same zero for everybody, so the gate's opening and the deadline are plain numbers.
@@ -14,6 +14,13 @@ pub fn now() -> u64 {
     // It cannot fail: every Linux has this clock.
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |t| u64::try_from(t.num_nanoseconds()).unwrap_or(0))
+}
+
+/// How often this process has given up the processor because it had to wait for something.
+pub fn waits() -> u64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
+        u64::try_from(usage.voluntary_context_switches()).unwrap_or(0)
+    })
 }
 
 /// CPU time that this process has used, user and system.

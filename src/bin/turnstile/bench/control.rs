@@ -1,5 +1,5 @@
-//! The memory that `bench` and its writers share: when the gate opened, when it closes, and how
-//! far each writer has come.
+//! The memory that `bench` and its writers share: when the gate opened, when it closes, how far
+//! each writer has come, and where the [yardstick](super::yardstick) stands in line.
 //!
 //! A memfd, so nothing is left behind however the run ends and no disk is touched while it is
 //! measured. Only atomics live in it; each writer counts in a cache line of its own, so counting
@@ -9,15 +9,22 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use memmap2::MmapRaw;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Words in a cache line.
-const LINE: usize = 8;
+/// A cache line: seven words and one that a process can sleep on (the kernel wants 32 bits).
+#[repr(C, align(64))]
+struct Line {
+    words: [AtomicU64; 7],
+    futex: AtomicU32,
+}
 
-/// The shared words: one line for all, then one line for each writer.
+/// Line 0 counts for all, line 1 hands out tickets; then a tally and a slot for each writer.
+const FIRST: usize = 2;
+
+/// The shared lines.
 pub struct Control {
     file: File,
     map: MmapRaw,
@@ -27,8 +34,8 @@ impl Control {
     /// A new region for `writers` writers, all zero.
     pub fn create(writers: u32) -> io::Result<Self> {
         let file = File::from(memfd_create("turnstile-bench", MFdFlags::MFD_CLOEXEC)?);
-        let words = (writers as usize + 1) * LINE;
-        file.set_len((words * size_of::<AtomicU64>()) as u64)?;
+        let lines = FIRST + writers as usize * 2;
+        file.set_len((lines * size_of::<Line>()) as u64)?;
         Self::map(file)
     }
 
@@ -49,47 +56,60 @@ impl Control {
     }
 
     #[allow(unsafe_code)]
-    fn words(&self) -> &[AtomicU64] {
+    fn lines(&self) -> &[Line] {
         // SAFETY: a page-aligned, live, writable mapping of exactly this many bytes, borrowed no
-        // longer than `self` keeps it. Any bit pattern is an AtomicU64, and every process that
-        // has the region mapped goes through this function, so all access is atomic. The file
-        // has no name and nobody shrinks it.
+        // longer than `self` keeps it. Any bit pattern is a Line, which is made of atomics only,
+        // and every process that has the region mapped goes through this function, so all access
+        // is atomic and of one size. The file has no name and nobody shrinks it.
         unsafe {
             std::slice::from_raw_parts(
-                self.map.as_ptr().cast::<AtomicU64>(),
-                self.map.len() / size_of::<AtomicU64>(),
+                self.map.as_ptr().cast::<Line>(),
+                self.map.len() / size_of::<Line>(),
             )
         }
     }
 
     /// Writers that stand at the gate.
     pub fn ready(&self) -> &AtomicU64 {
-        &self.words()[0]
+        &self.lines()[0].words[0]
     }
 
     /// Writers that will write no more.
     pub fn finished(&self) -> &AtomicU64 {
-        &self.words()[1]
+        &self.lines()[0].words[1]
     }
 
     /// From when on no write is started, in [`super::clock::now`]'s nanoseconds. Zero until the
     /// gate opens; an interrupt moves it to now.
     pub fn deadline(&self) -> u64 {
-        self.words()[2].load(SeqCst)
+        self.lines()[0].words[2].load(SeqCst)
     }
 
     /// Sets the deadline.
     pub fn set_deadline(&self, at: u64) {
-        self.words()[2].store(at, SeqCst);
+        self.lines()[0].words[2].store(at, SeqCst);
     }
 
     /// What `writer` has done so far.
     pub fn tally(&self, writer: u32) -> Tally<'_> {
-        let line = (writer as usize + 1) * LINE;
+        let line = &self.lines()[FIRST + writer as usize];
         Tally {
-            acknowledged: &self.words()[line],
-            failed: &self.words()[line + 1],
+            acknowledged: &line.words[0],
+            failed: &line.words[1],
         }
+    }
+
+    /// Tickets that were ever taken.
+    pub fn tickets(&self) -> &AtomicU64 {
+        &self.lines()[1].words[0]
+    }
+
+    /// Where the holder of `ticket` waits. There are as many slots as writers, and a writer holds
+    /// one ticket at a time, so the tickets that are out never share one.
+    pub fn slot(&self, ticket: u64) -> &AtomicU32 {
+        let slots = &self.lines()[FIRST..];
+        let slots = &slots[slots.len() / 2..];
+        &slots[(ticket % slots.len() as u64) as usize].futex
     }
 
     /// Acknowledged and failed writes of the first `writers` writers.

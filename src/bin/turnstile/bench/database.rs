@@ -14,7 +14,7 @@ use super::messages::Orders;
 use crate::Failure;
 
 /// Both sides of a comparison are created and read back by the same, stock, VFS.
-const STOCK: &str = "unix";
+pub const STOCK: &str = "unix";
 
 /// Makes the database file, in its journal mode, and leaves nobody holding it open.
 pub fn create(path: &Path, journal: Journal) -> Result<(), Failure> {
@@ -48,6 +48,14 @@ pub fn open(orders: &Orders) -> Result<Connection> {
     if matches!(orders.journal, Journal::Truncate | Journal::Persist) {
         set_journal(&connection, orders.journal)?;
     }
+    Ok(connection)
+}
+
+/// A connection that stands in no transaction, but that SQLite counts as one that uses the
+/// database: it has read from it.
+pub fn open_idle(orders: &Orders) -> Result<Connection> {
+    let connection = open(orders)?;
+    connection.query_row("SELECT count(*) FROM writes", (), |_| Ok(()))?;
     Ok(connection)
 }
 

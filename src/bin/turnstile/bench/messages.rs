@@ -17,7 +17,10 @@ pub struct Orders {
     /// Makes the sleeps of this round differ from those of the next.
     pub seed: u64,
     pub database: PathBuf,
+    /// SQLite's name for it.
     pub vfs: String,
+    /// Each write takes its turn by the [yardstick](super::yardstick).
+    pub in_line: bool,
     pub journal: Journal,
     pub sync: Sync,
     pub timeout_ms: u32,
@@ -45,6 +48,8 @@ pub struct Log {
     pub failures: Vec<Failed>,
     /// From the gate to the end of the last write.
     pub cpu: Duration,
+    /// Voluntary context switches in that time.
+    pub waits: u64,
 }
 
 /// The attempts of one writer that failed in the same way.

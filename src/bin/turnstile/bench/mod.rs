@@ -11,12 +11,16 @@
 //! is unfair to none, each round on a database of its own. And no number without a proof: after
 //! each round every acknowledged commit is looked for in the database ([`proof`]).
 //!
+//! Among the VFSs may be `yardstick`, which is none: it is `unix` behind an ideal queue
+//! ([`yardstick`]), and says how much a queue could reach.
+//!
 //! | file | |
 //! |---|---|
 //! | [`arguments`] | what can be asked for |
 //! | [`round`], [`watch`] | one round: start, gate, deadline, drain, proof |
 //! | [`crew`], [`writer`] | the processes, from above and from within |
 //! | [`control`], [`messages`], [`pipe`] | how they talk |
+//! | [`yardstick`] | how they wait in line, if they do |
 //! | [`database`], [`proof`] | what they write, and whether it is there |
 //! | [`statistics`], [`results`] | the figures |
 //! | [`table`], [`plot`], [`progress`] | how they are shown |
@@ -43,6 +47,7 @@ mod table;
 mod units;
 mod watch;
 mod writer;
+mod yardstick;
 
 pub use arguments::Arguments;
 pub use writer::{WriterArguments, run_writer};
@@ -60,6 +65,9 @@ use crate::Failure;
 
 /// The VFS that this crate registers. Any other name is SQLite's own.
 const TURNSTILE: &str = "turnstile";
+
+/// Not a VFS, but named among them: see [`yardstick`].
+const YARDSTICK: &str = "yardstick";
 
 /// What a shell reports for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
@@ -151,8 +159,14 @@ fn check_vfs(names: &[String]) -> Result<(), Failure> {
         if names[..i].contains(name) {
             return Err(format!("--vfs names {name} twice").into());
         }
+        if name == YARDSTICK {
+            continue;
+        }
         database::in_memory(name).map_err(|e| {
-            format!("--vfs {name}: {e}; SQLite's own are unix, unix-excl, unix-dotfile, unix-none")
+            format!(
+                "--vfs {name}: {e}; there are turnstile, yardstick, and SQLite's own: unix, \
+                 unix-excl, unix-dotfile, unix-none"
+            )
         })?;
     }
     Ok(())

@@ -29,6 +29,8 @@ pub struct Round {
     /// Writers that came through without one acknowledged write.
     pub writers_left_out: usize,
     pub cpu_us_per_write: Option<f64>,
+    /// Voluntary context switches; the pause between two writes is one of them.
+    pub waits_per_write: Option<f64>,
     /// How many cores the rest of the machine kept busy meanwhile, the kernel's own threads
     /// (writing to the disk, for one) included.
     pub others_cores: Option<f64>,
@@ -39,6 +41,8 @@ pub struct Round {
     pub latencies: Vec<u64>,
     #[serde(skip)]
     pub cpu: Duration,
+    #[serde(skip)]
+    pub waits: u64,
 }
 
 /// Of acknowledged writes, in microseconds.
@@ -128,7 +132,8 @@ impl Round {
         latencies.sort_unstable();
         let shares: Vec<u64> = logs_there().map(|log| log.in_window).collect();
         let writes_in_window: u64 = shares.iter().sum();
-        let cpu = logs_there().map(|log| log.cpu).sum();
+        let cpu: Duration = logs_there().map(|log| log.cpu).sum();
+        let waits: u64 = logs_there().map(|log| log.waits).sum();
         let window_seconds = around.window.as_secs_f64();
         Self {
             round: around.round,
@@ -141,18 +146,20 @@ impl Round {
             failures,
             jain: jain(&shares),
             writers_left_out: logs_there().filter(|log| log.latencies.is_empty()).count(),
-            cpu_us_per_write: per_write(cpu, latencies.len()),
+            cpu_us_per_write: per_write(cpu.as_secs_f64() * 1e6, latencies.len()),
+            waits_per_write: per_write(waits as f64, latencies.len()),
             others_cores: around.others_cores,
             casualties: around.casualties,
             proof: around.proof,
             latencies,
             cpu,
+            waits,
         }
     }
 }
 
-fn per_write(cpu: Duration, writes: usize) -> Option<f64> {
-    (writes > 0).then(|| cpu.as_secs_f64() * 1e6 / writes as f64)
+fn per_write(total: f64, writes: usize) -> Option<f64> {
+    (writes > 0).then(|| total / writes as f64)
 }
 
 /// One VFS over all its rounds: rates are medians, latencies are pooled, counts are sums.
@@ -167,6 +174,7 @@ pub struct Summary {
     pub jain: Option<f64>,
     pub writers_left_out: f64,
     pub cpu_us_per_write: Option<f64>,
+    pub waits_per_write: Option<f64>,
     pub others_cores: Option<f64>,
     pub acknowledged: u64,
     pub rows: u64,
@@ -198,6 +206,8 @@ impl Summary {
             let there: Vec<f64> = mine.iter().filter_map(|round| figure(round)).collect();
             (!there.is_empty()).then(|| median(&there))
         };
+        let cpu: Duration = mine.iter().map(|r| r.cpu).sum();
+        let waits: u64 = mine.iter().map(|r| r.waits).sum();
         let total = |figure: fn(&Proof) -> u64| mine.iter().map(|r| figure(&r.proof)).sum();
         Some(Self {
             vfs: vfs.to_owned(),
@@ -208,7 +218,8 @@ impl Summary {
             failures,
             jain: middle(|r| r.jain),
             writers_left_out: middle(|r| Some(r.writers_left_out as f64)).unwrap_or(0.0),
-            cpu_us_per_write: per_write(mine.iter().map(|r| r.cpu).sum(), latencies.len()),
+            cpu_us_per_write: per_write(cpu.as_secs_f64() * 1e6, latencies.len()),
+            waits_per_write: per_write(waits as f64, latencies.len()),
             others_cores: middle(|r| r.others_cores),
             acknowledged: total(|p| p.acknowledged),
             rows: total(|p| p.rows),

@@ -1,7 +1,7 @@
 //! One round: a fresh database, a crew, a gate, a deadline, a drain, a proof.
 //!
 //! The parent has no connection to the database between making it and reading it back, so the
-//! writers are alone with it.
+//! writers are alone with it; but for the anchor of the [yardstick].
 
 use std::collections::HashSet;
 use std::io;
@@ -21,7 +21,7 @@ use super::progress::{Progress, say};
 use super::proof::{Claim, Proof};
 use super::results::{Circumstances, Round, failed};
 use super::watch::{self, Watched};
-use super::{clock, database, machine, proof};
+use super::{YARDSTICK, clock, database, machine, proof, yardstick};
 use crate::Failure;
 
 /// Casualties that are described one by one.
@@ -51,6 +51,10 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure>
 
     let control = Control::create(arguments.writers)?;
     let orders = orders(plan, &control, &database);
+    let anchor = orders
+        .in_line
+        .then(|| yardstick::prepare(&control, &orders))
+        .transpose()?;
     let mut progress = Progress::new(plan.label.clone());
     let Some(mut crew) = watch::muster(
         &orders,
@@ -66,6 +70,7 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure>
     let cpu = clock::cpu();
     let watched = watch::go(&mut crew, &control, arguments, interrupt, &mut progress);
     let casualties = casualties(crew.reap(), &watched);
+    drop(anchor);
 
     let claims: Vec<Claim> = (0u32..)
         .zip(&watched.logs)
@@ -99,12 +104,14 @@ pub fn run(plan: &Plan, interrupt: &Interrupt) -> Result<Option<Round>, Failure>
 }
 
 fn orders(plan: &Plan, control: &Control, database: &Path) -> Orders {
+    let in_line = plan.vfs == YARDSTICK;
     Orders {
         control: control.path(),
         parent: std::process::id(),
         seed: clock::now(),
         database: database.to_owned(),
-        vfs: plan.vfs.to_owned(),
+        vfs: if in_line { database::STOCK } else { plan.vfs }.to_owned(),
+        in_line,
         journal: plan.arguments.journal,
         sync: plan.arguments.sync,
         timeout_ms: plan.arguments.timeout_ms,

@@ -86,6 +86,9 @@ fn grid(summary: &[Summary]) -> Vec<String> {
         }));
     }
     rows.push(row("CPU per write", &|s| s.cpu_us_per_write.map(us)));
+    rows.push(row("waits per write", &|s| {
+        s.waits_per_write.map(three_digits)
+    }));
     rows.push(row("others' cores", &|s| s.others_cores.map(three_digits)));
 
     let labels = rows.iter().map(|(label, _)| label.len()).max().unwrap_or(0);

@@ -17,7 +17,7 @@ use nix::unistd::getppid;
 
 use super::control::Control;
 use super::messages::{Failed, Log, Orders, Report};
-use super::{clock, database, pipe};
+use super::{clock, database, pipe, yardstick};
 use crate::Failure;
 
 /// The words behind `bench-writer`.
@@ -73,12 +73,14 @@ fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
 
     let tally = control.tally(index);
     let mut log = Log::default();
-    let cpu = clock::cpu();
+    let (cpu, waits) = (clock::cpu(), clock::waits());
     for attempt in 0.. {
         let started = clock::now();
         if started >= control.deadline() {
             break;
         }
+        // Dropped after the connection: whoever is next finds it closed.
+        let turn = orders.in_line.then(|| yardstick::take(&control));
         let mut fresh = None;
         let connection = match &kept {
             Some(connection) => Ok(connection),
@@ -103,12 +105,14 @@ fn write(index: u32, orders: &Orders) -> Result<Option<Log>, Failure> {
             }
         }
         drop(fresh);
+        drop(turn);
         if !orders.no_sleep {
             let left = control.deadline().saturating_sub(clock::now());
             thread::sleep(pause(&mut random).min(Duration::from_nanos(left)));
         }
     }
     log.cpu = clock::cpu() - cpu;
+    log.waits = clock::waits() - waits;
     control.finished().fetch_add(1, SeqCst);
     Ok(Some(log))
 }
