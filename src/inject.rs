@@ -1,27 +1,56 @@
-//! Named points where a test can make the library panic. Built only with the feature `inject`.
+//! Named points where a test can make the library panic, or kill the process. They do something only
+//! with the feature `inject`.
 //!
-//! A point is armed for the whole process, by [`arm`] or by the environment variable
-//! `TURNSTILE_INJECT_PANIC` at registration, and stays armed until it is disarmed.
+//! A point that panics is armed for the whole process, by [`arm`] or by the environment variable
+//! `TURNSTILE_INJECT_PANIC` at registration, and stays armed until it is disarmed. A point that kills
+//! is named by `TURNSTILE_INJECT_KILL`.
 
+#[cfg(feature = "inject")]
 use parking_lot::RwLock;
 
+#[cfg(feature = "inject")]
 static ARMED: RwLock<Option<String>> = RwLock::new(None);
+#[cfg(feature = "inject")]
+static DEADLY: RwLock<Option<String>> = RwLock::new(None);
 
 /// Makes the point `name` panic from now on; `None` disarms.
+#[cfg(feature = "inject")]
 pub fn arm(name: Option<&str>) {
     *ARMED.write() = name.map(str::to_owned);
 }
 
+/// Makes the point `name` of the queue kill the process with SIGKILL; `None` disarms.
+#[cfg(feature = "inject")]
+pub fn arm_kill(name: Option<&str>) {
+    *DEADLY.write() = name.map(str::to_owned);
+}
+
 /// Arms what the environment names, for a test that has no other way in.
+#[cfg(feature = "inject")]
 pub(crate) fn arm_from_environment() {
     if let Ok(name) = std::env::var("TURNSTILE_INJECT_PANIC") {
         arm(Some(&name));
     }
+    if let Ok(name) = std::env::var("TURNSTILE_INJECT_KILL") {
+        arm_kill(Some(&name));
+    }
 }
 
 /// Panics if this point is armed.
-pub(crate) fn point(name: &str) {
-    if ARMED.read().as_deref() == Some(name) {
-        panic!("injected into {name}");
+#[inline(always)]
+pub(crate) fn point(_name: &str) {
+    #[cfg(feature = "inject")]
+    if ARMED.read().as_deref() == Some(_name) {
+        panic!("injected into {_name}");
+    }
+}
+
+/// Dies if this point is armed.
+#[inline(always)]
+pub(crate) fn kill_point(_name: &str) {
+    #[cfg(feature = "inject")]
+    if DEADLY.read().as_deref() == Some(_name) {
+        // SAFETY: no memory is involved.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }
 }

@@ -44,13 +44,18 @@
 
 mod environment;
 mod error;
+mod filesystem;
 #[cfg(feature = "inject")]
 #[doc(hidden)]
 pub mod inject;
+#[cfg(not(feature = "inject"))]
+mod inject;
 mod options;
 mod sqlite;
 mod text;
+mod turn;
 mod vfs;
+mod wait;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -32,6 +32,14 @@ pub fn find(sqlite: &Sqlite, options: &Options) -> Result<NonNull<sqlite3_vfs>, 
     }
 }
 
+/// Whether `base` keeps a database in the file that its path names. `memdb` does not, and the locks of
+/// `unix-none` are nobody's.
+pub fn has_files(base: NonNull<sqlite3_vfs>) -> bool {
+    // SAFETY: a VFS on SQLite's list, whose name is terminated.
+    let name = unsafe { CStr::from_ptr(base.as_ref().zName) };
+    ![c"memdb", c"unix-none"].contains(&name)
+}
+
 /// The open databases that do not lie on the registered base.
 pub struct Elsewhere {
     /// How many there are. Nearly always none, and then nobody looks further.

@@ -12,6 +12,7 @@
 //!                                    '--------------^
 //! ```
 
+use super::locks::{Courtesy, x_lock, x_shm_lock, x_shm_map, x_unlock};
 use super::memory::try_box;
 use super::open::Room;
 use super::{Shim, rim};
@@ -32,6 +33,8 @@ pub struct File {
     pub base: NonNull<sqlite3_vfs>,
     /// The database's path, if it is remembered in `Shim::elsewhere`. SQLite keeps it until xClose.
     pub elsewhere: Option<&'static CStr>,
+    /// What the lock methods know.
+    pub courtesy: Courtesy,
 }
 
 /// Our methods; [`cut`] takes away those that a base's file does not have.
@@ -161,7 +164,7 @@ impl File {
     /// # Safety
     /// `file` was opened by our `xOpen` and is not closed.
     #[inline(always)]
-    unsafe fn of<'a>(file: *mut sqlite3_file) -> &'a File {
+    pub unsafe fn of<'a>(file: *mut sqlite3_file) -> &'a File {
         // SAFETY: the caller's promise.
         unsafe { &*file.cast::<File>() }
     }
@@ -177,6 +180,8 @@ macro_rules! call {
     }};
 }
 
+pub(super) use call;
+
 /// Hands a method to the base's file, behind the rim.
 macro_rules! pass {
     ($file:ident, $name:literal, $error:expr, $method:ident($($argument:expr),*)) => {{
@@ -185,6 +190,7 @@ macro_rules! pass {
         rim::guard(&file.shim.sqlite, $name, $error, || call!(file, $method($($argument),*)))
     }};
 }
+pub(super) use pass;
 
 /// The base's file is closed even if something of ours panics: its descriptor holds locks.
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
@@ -197,6 +203,8 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
         SQLITE_OK
     });
     let code = call!(file, xClose());
+    // Only now: the next in line shall find the locks gone.
+    rim::guard(&file.shim.sqlite, "xClose", (), || file.courtesy.close());
     // SAFETY: the base's file is closed.
     unsafe { file.room.free() };
     if code == SQLITE_OK { ours } else { code }
@@ -232,14 +240,6 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut sqlite3_int
     pass!(file, "xFileSize", SQLITE_IOERR_FSTAT, xFileSize(size))
 }
 
-unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
-    pass!(file, "xLock", SQLITE_IOERR_LOCK, xLock(level))
-}
-
-unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
-    pass!(file, "xUnlock", SQLITE_IOERR_UNLOCK, xUnlock(level))
-}
-
 unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite3_file, held: *mut c_int) -> c_int {
     pass!(
         file,
@@ -254,9 +254,14 @@ unsafe extern "C" fn x_file_control(
     op: c_int,
     argument: *mut c_void,
 ) -> c_int {
-    if op == SQLITE_FCNTL_VFSNAME {
+    match op {
         // SAFETY: SQLite calls a file's methods with that file; the argument is a char**.
-        return unsafe { vfs_name(file, argument.cast()) };
+        SQLITE_FCNTL_VFSNAME => return unsafe { vfs_name(file, argument.cast()) },
+        // SAFETY: the same; the arguments are what these file controls have.
+        SQLITE_FCNTL_BUSYHANDLER | SQLITE_FCNTL_PDB => unsafe {
+            File::of(file).courtesy.heard(op, argument);
+        },
+        _ => {}
     }
     pass!(
         file,
@@ -293,35 +298,6 @@ unsafe extern "C" fn x_sector_size(file: *mut sqlite3_file) -> c_int {
 
 unsafe extern "C" fn x_device_characteristics(file: *mut sqlite3_file) -> c_int {
     pass!(file, "xDeviceCharacteristics", 0, xDeviceCharacteristics())
-}
-
-unsafe extern "C" fn x_shm_map(
-    file: *mut sqlite3_file,
-    region: c_int,
-    size: c_int,
-    extend: c_int,
-    out: *mut *mut c_void,
-) -> c_int {
-    pass!(
-        file,
-        "xShmMap",
-        SQLITE_IOERR_SHMMAP,
-        xShmMap(region, size, extend, out)
-    )
-}
-
-unsafe extern "C" fn x_shm_lock(
-    file: *mut sqlite3_file,
-    offset: c_int,
-    count: c_int,
-    flags: c_int,
-) -> c_int {
-    pass!(
-        file,
-        "xShmLock",
-        SQLITE_IOERR_SHMLOCK,
-        xShmLock(offset, count, flags)
-    )
 }
 
 /// The barrier cannot fail, so it is raised even if something of ours panics.

@@ -5,6 +5,7 @@
 
 use super::{Shim, explain, open, rim};
 use crate::sqlite::abi::*;
+use crate::wait::{note, patience};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
@@ -256,7 +257,24 @@ unsafe extern "C" fn x_randomness(vfs: *mut sqlite3_vfs, size: c_int, out: *mut 
     pass!(vfs, "xRandomness", 0, xRandomness(size, out))
 }
 
+/// Where SQLite's busy timeout waits, and we instead; see `wait`.
 unsafe extern "C" fn x_sleep(vfs: *mut sqlite3_vfs, microseconds: c_int) -> c_int {
+    if patience::record(microseconds) {
+        return microseconds;
+    }
+    // walTryBeginRead sleeps in other amounts than busy handlers, which count in milliseconds.
+    if microseconds % 1_000 == 0
+        && let Some(reusable) = note::find()
+    {
+        // SAFETY: SQLite calls a VFS's methods with that VFS.
+        let shim = unsafe { Shim::of(vfs) };
+        let slept = rim::guard(&shim.sqlite, "xSleep", None, || {
+            reusable.waiter.try_lock()?.sleep(microseconds)
+        });
+        if let Some(slept) = slept {
+            return slept;
+        }
+    }
     pass!(vfs, "xSleep", 0, xSleep(microseconds))
 }
 

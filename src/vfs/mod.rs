@@ -9,6 +9,7 @@
 //! | `rim` | the line that no panic crosses |
 //! | `methods` | the methods of `sqlite3_vfs` |
 //! | `file` | the methods of `sqlite3_file` |
+//! | `locks` | the lock methods of a file, where the waiting is hooked in |
 //! | `open` | how the base's file comes to lie behind ours |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
@@ -17,7 +18,8 @@
 mod base;
 mod explain;
 mod file;
-mod memory;
+mod locks;
+pub mod memory;
 mod methods;
 mod open;
 mod rim;

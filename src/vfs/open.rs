@@ -8,10 +8,12 @@
 //! open them into SQLite's own memory, and from then on they cost what they cost without us.
 
 use super::file::{self, File};
+use super::locks::Courtesy;
 use super::{Shim, base, explain};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
-use crate::{Error, options};
+use crate::wait::waiter::Manners;
+use crate::{Error, Options, options};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
@@ -44,9 +46,10 @@ pub unsafe fn open(
     let path = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
     let database = path.filter(|_| flags & SQLITE_OPEN_MAIN_DB != 0);
 
+    let mut options = shim.options;
     let base = match database {
         // SAFETY: the arguments of xOpen.
-        Some(path) => match unsafe { base_of_database(shim, path, flags) } {
+        Some(path) => match unsafe { base_of_database(shim, path, flags, &mut options) } {
             Ok(base) => base,
             Err(error) => return refuse(shim, &error, path),
         },
@@ -103,12 +106,15 @@ pub unsafe fn open(
         return SQLITE_NOMEM;
     };
     undo.done = true;
+    // A database that others may open, on a base that keeps it where its path says.
+    let shared = database.filter(|_| flags & SQLITE_OPEN_MEMORY == 0 && base::has_files(base));
     let ours = File {
         head: sqlite3_file { pMethods: methods },
         room,
         shim,
         base,
         elsewhere: undo.elsewhere,
+        courtesy: Courtesy::new(Manners::of(&options), shared),
     };
     // SAFETY: `file` has room for a File.
     unsafe { file.cast::<File>().write(ours) };
@@ -173,7 +179,7 @@ thread_local! {
     static NESTING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The base for a database: what its options say.
+/// The base for a database, and what its options say.
 ///
 /// # Safety
 /// `path` and `flags` are those of `xOpen`.
@@ -181,8 +187,9 @@ unsafe fn base_of_database(
     shim: &Shim,
     path: &CStr,
     flags: c_int,
+    options: &mut Options,
 ) -> Result<NonNull<sqlite3_vfs>, Error> {
-    let mut options = shim.options.with_environment()?;
+    *options = options.with_environment()?;
     // Without the flag there is no query behind the name: unixOpen looks at it likewise.
     if flags & SQLITE_OPEN_URI != 0 {
         let set = |key: &str, value: &str| options.set_from_uri(key, value);
@@ -192,7 +199,7 @@ unsafe fn base_of_database(
                 .uri_parameters(path.as_ptr(), options::uri_names(), set)?
         };
     }
-    base::find(&shim.sqlite, &options)
+    base::find(&shim.sqlite, options)
 }
 
 /// Where a base's file lies.

@@ -1,0 +1,273 @@
+//! Tickets: take one, wait, tell the head, leave.
+//!
+//! Invariant: whoever leaves the head of the line without having held the lock tells the next head
+//! (a wake that it may have swallowed is passed on). Whoever arrives at the head tries the lock
+//! before it sleeps. So no release is ever missed.
+
+use super::layout::{CAPACITY, Line, MAGIC, Place, State, Word};
+use super::machine::Machine;
+
+/// A place in the line, as its owner knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub number: u32,
+    pub member: u32,
+    /// Whether the owner has tried the lock as the head: from then on it polls.
+    pub polls: u32,
+    /// How often the owner looked around without having been told.
+    pub(super) looks: u32,
+}
+
+/// Why there is no ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTicket {
+    /// [`CAPACITY`] are waiting.
+    Full,
+    /// What is in the sidecar cannot be.
+    Garbage,
+}
+
+/// What came of waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Our turn: ask for the lock.
+    Try,
+    /// The place is lost: we did not answer in time, or somebody mended the sidecar.
+    Lapsed,
+    /// The time is over; we are still in the line.
+    TimeOver,
+}
+
+/// A head that is not told polls this often, at random between half of it and all of it: first
+/// quickly, since the lock may be free any moment; at last every 10 ms, which is how long a holder
+/// that died or that uses the stock VFS can hold up the line.
+const POLL_FIRST: u64 = 500_000;
+const POLL_LAST: u64 = 10_000_000;
+
+/// The present line; `None` if it is garbage.
+pub fn line(m: &impl Machine) -> Option<Line> {
+    let line = Line::from(m.load(Word::Line));
+    (line.is_valid() && m.load(Word::Magic) == MAGIC).then_some(line)
+}
+
+/// The place of `ticket`, if it is set up.
+pub(super) fn place(m: &impl Machine, ticket: u32) -> Option<Place> {
+    Place::of(m.load(Word::Place(ticket)), ticket)
+}
+
+/// Joins the line at its end.
+pub fn take(m: &impl Machine, member: u32) -> Result<Ticket, NoTicket> {
+    loop {
+        let line = line(m).ok_or(NoTicket::Garbage)?;
+        if line.len() >= CAPACITY {
+            return Err(NoTicket::Full);
+        }
+        let number = line.tail;
+        let longer = Line {
+            tail: number.wrapping_add(1),
+            ..line
+        };
+        if !m.replace(Word::Line, line.into(), longer.into()) {
+            continue;
+        }
+        crate::inject::kill_point("taken");
+        m.store(Word::Stamp(number), m.now());
+        let state = State::Awake;
+        let place = Place {
+            member,
+            ticket: number,
+            state,
+        };
+        m.store(Word::Place(number), place.into());
+        crate::inject::kill_point("placed");
+        return Ok(Ticket {
+            number,
+            member,
+            polls: 0,
+            looks: 0,
+        });
+    }
+}
+
+/// Waits until it is our turn to try, or until `until`.
+///
+/// Call it again after a try that failed; the ticket stays.
+pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64) -> Outcome {
+    let mut told = false;
+    loop {
+        let Some(line) = line(m) else {
+            return Outcome::Lapsed;
+        };
+        let Some(position) = line.position(ticket.number) else {
+            return Outcome::Lapsed;
+        };
+        let now = m.now();
+        if now >= until {
+            return Outcome::TimeOver;
+        }
+        let mut wake_at = until;
+        if position == 0 {
+            // Within bounds: the word may be garbage, or of a clock that runs ahead.
+            let turn = m.load(Word::TurnUntil);
+            let turn = if turn < now + super::quantum::LONGEST {
+                turn
+            } else {
+                0
+            };
+            if turn <= now && (told || ticket.polls == 0) {
+                m.store(Word::Stamp(ticket.number), now);
+                ticket.polls += 1;
+                return Outcome::Try;
+            }
+            let longest = POLL_LAST.min(POLL_FIRST << ticket.polls.min(8));
+            let poll = longest / 2 + u64::from(m.random()) % (longest / 2);
+            wake_at = wake_at.min(if turn > now { turn } else { now + poll });
+            // To be woken by the clock is as good as to be told.
+            told = true;
+        } else {
+            wake_at = wake_at.min(super::watch::next_look(m, ticket, line, now));
+        }
+        match park(m, ticket, wake_at) {
+            Parked::Lapsed => return Outcome::Lapsed,
+            Parked::Told => told = true,
+            Parked::Woken if position > 0 => super::watch::look(m, ticket, line.head),
+            Parked::Woken => {}
+        }
+    }
+}
+
+enum Parked {
+    Told,
+    Woken,
+    Lapsed,
+}
+
+/// Sleeps on our place until we are told, or until `until`.
+fn park(m: &impl Machine, ticket: &Ticket, until: u64) -> Parked {
+    let word = Word::Place(ticket.number);
+    let awake = Place {
+        member: ticket.member,
+        ticket: ticket.number,
+        state: State::Awake,
+    };
+    let parked = awake.with(State::Parked);
+    if m.replace(word, awake.into(), parked.into()) {
+        crate::inject::kill_point("parked");
+        m.park(word, parked.into(), until);
+        crate::inject::kill_point("unparked");
+        if m.replace(word, parked.into(), awake.into()) {
+            return Parked::Woken;
+        }
+    }
+    // Told; or passed over and overwritten by somebody's else ticket.
+    let Some(place) = place(m, ticket.number).filter(|p| p.member == ticket.member) else {
+        return Parked::Lapsed;
+    };
+    match place.state {
+        State::Told | State::Called => {
+            m.store(Word::Stamp(ticket.number), m.now());
+            if m.replace(word, place.into(), awake.into()) {
+                crate::inject::kill_point("told");
+                return Parked::Told;
+            }
+            // Called while we looked, or passed over: the next round tells.
+            Parked::Woken
+        }
+        State::Awake | State::Parked => {
+            m.replace(word, place.into(), awake.into());
+            Parked::Woken
+        }
+        State::Gone => Parked::Lapsed,
+    }
+}
+
+/// Tells the head that it is its turn, passing over the dead and the departed.
+///
+/// Says whether anybody was told.
+pub fn tell_head(m: &impl Machine) -> bool {
+    // Every round passes over one place, and new ones come in by their owners' doing: an end is sure.
+    for _ in 0..2 * CAPACITY {
+        let Some(line) = line(m).filter(|line| line.len() > 0) else {
+            return false;
+        };
+        // Not set up yet: its owner tries the lock before it sleeps.
+        let Some(place) = place(m, line.head) else {
+            return true;
+        };
+        let word = Word::Place(line.head);
+        match place.state {
+            State::Gone => {
+                advance(m, line.head);
+            }
+            State::Told | State::Called => return true,
+            State::Awake => {
+                m.store(Word::Stamp(line.head), m.now());
+                if m.replace(word, place.into(), place.with(State::Told).into()) {
+                    return true;
+                }
+            }
+            State::Parked => {
+                m.store(Word::Stamp(line.head), m.now());
+                let told = place.with(State::Told);
+                if !m.replace(word, place.into(), told.into()) {
+                    continue;
+                }
+                crate::inject::kill_point("telling");
+                if m.wake(word, 1) > 0 {
+                    return true;
+                }
+                // Between its last look and its sleep; or stopped; or dead.
+                m.replace(word, told.into(), place.with(State::Called).into());
+                if m.is_alive(place.member) {
+                    return true;
+                }
+                advance(m, line.head);
+            }
+        }
+    }
+    true
+}
+
+/// Moves the head behind `ticket`, if it is the head.
+pub(super) fn advance(m: &impl Machine, ticket: u32) -> bool {
+    while let Some(line) = line(m) {
+        if line.head != ticket || line.len() == 0 {
+            return false;
+        }
+        let shorter = Line {
+            head: ticket.wrapping_add(1),
+            ..line
+        };
+        if m.replace(Word::Line, line.into(), shorter.into()) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Leaves the line with the lock in hand.
+pub fn served(m: &impl Machine, ticket: Ticket) {
+    m.add(Word::Turns, 1);
+    leave_place(m, ticket);
+}
+
+/// Leaves the line without the lock.
+pub fn give_up(m: &impl Machine, ticket: Ticket) {
+    crate::inject::kill_point("giving up");
+    if leave_place(m, ticket) {
+        tell_head(m);
+    }
+}
+
+/// Says whether we were the head.
+fn leave_place(m: &impl Machine, ticket: Ticket) -> bool {
+    let word = Word::Place(ticket.number);
+    while let Some(place) = place(m, ticket.number).filter(|p| p.member == ticket.member) {
+        if m.replace(word, place.into(), place.with(State::Gone).into()) {
+            break;
+        }
+    }
+    crate::inject::kill_point("gone");
+    super::watch::resign(m, ticket);
+    advance(m, ticket.number)
+}

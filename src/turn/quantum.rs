@@ -1,0 +1,90 @@
+//! Bounded barging: how long one turn may serve the same connection again.
+//!
+//! To hand over every transaction strictly is a lock convoy when a transaction is much shorter than
+//! a wake-up (6 µs against 50): stock SQLite's speed then falls to a sixth. To never hand over is the
+//! starvation that we came to end. So a turn lasts a *quantum*, as parking_lot's eventual fairness has it.
+//!
+//! Only a connection that comes back at once gets one: it is *hot* if its last request came
+//! within [`HOT`] of the release before it. For one that opens the database for every write, or that thinks
+//! between two writes, keeping the turn would only let the lock lie idle.
+//!
+//! The owner keeps the quantum by itself and tells the head once in a turn, with the time at
+//! which the turn ends; the head sleeps until then. If the owner is refused at the end, it tells
+//! the head again: who is refused because its turn is over wakes the head.
+
+use super::layout::Word;
+use super::line::tell_head;
+use super::machine::Machine;
+
+/// A connection that asks again so soon after its release is in a loop of writes.
+pub const HOT: u64 = 50_000;
+
+/// No turn is longer, whatever a word in the sidecar says: the most that `quantum_us` allows.
+pub const LONGEST: u64 = 1_000_000_000;
+
+/// One connection's turn, in nanoseconds of [`Machine::now`].
+#[derive(Default)]
+pub struct Turn {
+    /// When it ends; 0 if there is none.
+    until: u64,
+    /// Whether the head was told of it.
+    announced: bool,
+    /// The last release while a line stood.
+    released: u64,
+    hot: bool,
+}
+
+impl Turn {
+    /// The lock was taken, out of the line or while one stands.
+    pub fn begin(&mut self, m: &impl Machine, quantum: u64) {
+        self.until = m.now() + quantum;
+        self.announced = false;
+    }
+
+    /// The lock is wanted again while a line stands: may we pass the line?
+    pub fn may_barge(&mut self, m: &impl Machine) -> bool {
+        let now = m.now();
+        self.hot = now.saturating_sub(self.released) < HOT;
+        if now < self.until {
+            m.add(Word::Overtakes, 1);
+            return true;
+        }
+        self.end(m);
+        false
+    }
+
+    /// The lock was released while a line stands.
+    pub fn released(&mut self, m: &impl Machine, quantum: u64) {
+        let now = m.now();
+        self.released = now;
+        if self.until == 0 {
+            // The line formed during this transaction.
+            self.until = now + quantum;
+        }
+        if !self.hot || now >= self.until {
+            self.until = 0;
+            self.close(m);
+            tell_head(m);
+        } else if !self.announced {
+            self.announced = true;
+            m.store(Word::TurnUntil, self.until);
+            tell_head(m);
+        }
+    }
+
+    /// No more of this turn: the connection is refused, or closed.
+    pub fn end(&mut self, m: &impl Machine) {
+        if self.until != 0 {
+            self.until = 0;
+            self.close(m);
+            tell_head(m);
+        }
+    }
+
+    fn close(&mut self, m: &impl Machine) {
+        if self.announced {
+            self.announced = false;
+            m.store(Word::TurnUntil, 0);
+        }
+    }
+}

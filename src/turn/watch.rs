@@ -1,0 +1,133 @@
+//! The watcher: one waiter of the line that looks every few milliseconds whether the head moves.
+//!
+//! The head cannot do it: a waiter that sleeps far back becomes the head without being woken
+//! (that is what makes a turn cost one wake), so it does not know. And if all did it, a thousand waiters would wake
+//! a thousand times in each of these few milliseconds.
+//!
+//! Invariant: a line of two or more has a watcher, or gets one within [`BACKSTOP`].
+
+use super::layout::{Line, State, Watch, Word};
+use super::line::{Ticket, advance, line, place, tell_head};
+use super::machine::Machine;
+
+/// The watcher looks this often. A holder that dies costs the others about that much.
+const TICK: u64 = 20_000_000;
+
+/// Everybody looks around this often, at random between half of it and all of it, in case the watcher is
+/// gone.
+const BACKSTOP: u64 = 1_000_000_000;
+
+/// A watcher that has not looked for so long is gone.
+const STALE_MS: u32 = 60;
+
+/// A head that was told and woken gets this long to run before it is passed over.
+const GRACE: u64 = 300_000_000;
+
+/// One that was not found asleep, although it ought to be: it is stopped, or between two
+/// instructions.
+const CALLED_GRACE: u64 = TICK;
+
+/// The next one, after one was passed over: whole jobs are stopped at once.
+const NEXT_GRACE: u64 = 1_000_000;
+
+fn ms(ns: u64) -> u32 {
+    (ns / 1_000_000) as u32
+}
+
+/// Until when a waiter that is not the head may sleep.
+pub fn next_look(m: &impl Machine, ticket: &mut Ticket, line: Line, now: u64) -> u64 {
+    let word = m.load(Word::Watch);
+    let watch = Watch::from(word);
+    let there = line.position(watch.ticket).is_some_and(|p| p > 0)
+        && ms(now).wrapping_sub(watch.seen_ms) < STALE_MS;
+    let mine = Watch {
+        ticket: ticket.number,
+        seen_ms: ms(now),
+    };
+    if (watch.ticket == ticket.number || !there) && m.replace(Word::Watch, word, mine.into()) {
+        crate::inject::kill_point("watching");
+        return now + TICK;
+    }
+    ticket.looks += 1;
+    now + BACKSTOP / 2 + u64::from(m.random()) % (BACKSTOP / 2)
+}
+
+/// After a sleep in which nobody told us anything: is the head still `head`?
+pub fn look(m: &impl Machine, ticket: &Ticket, head: u32) {
+    if Watch::from(m.load(Word::Watch)).ticket != ticket.number {
+        return;
+    }
+    let mut blamed = head;
+    let mut called_grace = CALLED_GRACE;
+    // At most so many: the others find a watcher that is long away stale.
+    for _ in 0..super::layout::CAPACITY {
+        let Some(line) = line(m).filter(|l| l.head == blamed && l.head != ticket.number) else {
+            return;
+        };
+        let age = age(m.now(), m.load(Word::Stamp(blamed)));
+        let to_blame = match place(m, blamed) {
+            // Its owner died before it came to its place, or is about to come.
+            None => age >= TICK,
+            Some(place) => match place.state {
+                State::Gone => true,
+                // The holder died, or takes its time: the head should know that it is the head.
+                State::Parked => {
+                    tell_head(m);
+                    false
+                }
+                _ if !m.is_alive(place.member) => true,
+                State::Called => age >= called_grace,
+                State::Told | State::Awake => age >= GRACE,
+            },
+        };
+        if !to_blame {
+            return;
+        }
+        pass_over(m, line);
+        blamed = match super::line::line(m) {
+            Some(line) if line.len() > 0 => line.head,
+            _ => return,
+        };
+        tell_head(m);
+        // Is that one there? A thread that runs has answered by then.
+        called_grace = NEXT_GRACE;
+        if place(m, blamed).is_some_and(|p| p.state == State::Called) {
+            m.park(Word::Magic, super::layout::MAGIC, m.now() + NEXT_GRACE);
+        }
+    }
+}
+
+/// How old a stamp is. One from the future is garbage.
+fn age(now: u64, stamp: u64) -> u64 {
+    if stamp > now + GRACE {
+        return u64::MAX;
+    }
+    now.saturating_sub(stamp)
+}
+
+fn pass_over(m: &impl Machine, line: Line) {
+    if advance(m, line.head) {
+        m.add(Word::Lapses, 1);
+    }
+}
+
+/// Leaving the line: the one who came last watches on.
+pub fn resign(m: &impl Machine, ticket: Ticket) {
+    let word = m.load(Word::Watch);
+    if Watch::from(word).ticket != ticket.number {
+        return;
+    }
+    let Some(line) = line(m) else { return };
+    let last = line.tail.wrapping_sub(1);
+    if last == ticket.number || line.position(last).is_none() {
+        return;
+    }
+    let next = Watch {
+        ticket: last,
+        seen_ms: ms(m.now()),
+    };
+    // It sleeps; woken, it finds out that it watches.
+    if m.replace(Word::Watch, word, next.into()) {
+        m.wake(Word::Place(last), 1);
+    }
+}

@@ -1,0 +1,37 @@
+//! Waiting: where SQLite waits, and what we do there instead.
+//!
+//! # The seam
+//! Nobody has to change a program for it. `sqlite3_busy_timeout` (Python's `timeout=`, `PRAGMA
+//! busy_timeout`) installs SQLite's `sqliteDefaultBusyCallback`, which sleeps by the `xSleep` of the
+//! connection's VFS: on the same thread, right after the lock call that failed.
+//!
+//! - A lock call that fails leaves a *note* for its thread: which connection, and what it wanted.
+//! - `xSleep` finds the note and waits in the way that fits: in the line, for the end of a commit, for
+//!   the last reader, or at random. It never touches SQLite's locks; when it returns, SQLite asks again.
+//!
+//! | wanted | of whom | waits |
+//! |---|---|---|
+//! | the write turn: RESERVED, or the WAL's write lock with a snapshot in hand | other writers | in the line |
+//! | SHARED | a writer that commits | at the gate, woken by the end of the commit |
+//! | EXCLUSIVE, with RESERVED in hand | readers | for the drain, woken by the last reader |
+//! | anything else (recovery, checkpoint) | | randomized backoff |
+//!
+//! # Invariants
+//! - A lock call never waits. (In `xLock(RESERVED)` it would keep a SHARED lock that the owner needs
+//!   gone; in `xShmLock` the snapshot would be old by then.)
+//! - What SQLite's own lock says is passed on. The one answer of ours is SQLITE_BUSY to somebody whose turn it is
+//!   not.
+//! - The application's timeout is kept; see `patience`.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `waiter` | one connection's waiting |
+//! | `note` | from the lock call that failed to `xSleep` |
+//! | `patience` | how long the application's busy timeout lets us wait |
+//! | `backoff` | randomized exponential backoff |
+//! | `handler` | a busy handler of our own |
+
+pub mod backoff;
+pub mod note;
+pub mod patience;
+pub mod waiter;

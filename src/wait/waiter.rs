@@ -1,0 +1,439 @@
+//! One connection's waiting: what it wants, its place in the line, its turn, its patience.
+//!
+//! Invariant: nothing in here touches SQLite's files. It is used by the thread that is inside of the
+//! connection, and by `xSleep` on the thread that was refused last; the mutex is for the day when those are two.
+
+use super::backoff::Backoff;
+use super::patience::{self, Handler};
+use crate::filesystem;
+use crate::options::Options;
+use crate::sqlite::Sqlite;
+use crate::text::PathEnd;
+use crate::turn::layout::Word;
+use crate::turn::line::{self, NoTicket, Outcome, Ticket};
+use crate::turn::machine::Machine;
+use crate::turn::mapped::{self, Mapped};
+use crate::turn::quantum::Turn;
+use crate::turn::{sidecar, signal};
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::atomic::AtomicU64;
+
+/// What a lock call was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Want {
+    /// RESERVED, or the WAL's write lock.
+    Turn,
+    /// SHARED, against a writer that commits.
+    Shared,
+    /// EXCLUSIVE, against readers.
+    Drain,
+    /// Recovery, a checkpoint.
+    Other,
+}
+
+/// How one database is waited for: what its options say.
+#[derive(Clone, Copy)]
+pub struct Manners {
+    pub fair: bool,
+    /// Nanoseconds.
+    pub quantum: u64,
+    pub backoff: Backoff,
+    pub fs: crate::Fs,
+}
+
+impl Manners {
+    /// The backoff's defaults; see `backoff` for the measurements that chose them.
+    const FIRST_US: u32 = 200;
+    const CAP_US: u32 = 5_000;
+
+    pub fn of(options: &Options) -> Manners {
+        let ns = |us: u32| u64::from(us) * 1_000;
+        let first = ns(options.backoff_us.unwrap_or(Self::FIRST_US));
+        Manners {
+            fair: options.fair,
+            quantum: ns(options.quantum_us),
+            backoff: Backoff {
+                first,
+                cap: ns(options.backoff_cap_us.unwrap_or(Self::CAP_US)).max(first),
+            },
+            fs: options.fs,
+        }
+    }
+}
+
+/// What SQLite told about a connection through file controls.
+#[derive(Clone, Copy, Default)]
+pub struct Connection {
+    pub handler: Option<Handler>,
+    /// `sqlite3**`: SQLITE_FCNTL_PDB.
+    pub db: Option<std::ptr::NonNull<*mut c_void>>,
+}
+
+/// The end of a wait, once it is known.
+#[derive(Clone, Copy)]
+struct Deadline {
+    at: u64,
+    steps: u32,
+    /// When `xSleep` returned last. SQLite asks again at once; who comes much later is another
+    /// statement.
+    returned: u64,
+}
+
+const AT_ONCE: u64 = 100_000_000;
+
+/// The sidecar is looked for again at most this often after it could not be had.
+const PATIENCE_WITH_TROUBLE: u64 = 1_000_000_000;
+
+pub struct Waiter {
+    sqlite: Sqlite,
+    manners: Manners,
+    /// SQLite keeps it until xClose.
+    database: &'static CStr,
+    connection: Connection,
+    /// The sidecar's path, terminated.
+    path: Vec<u8>,
+    line: Option<Mapped>,
+    troubled: Option<u64>,
+    ticket: Option<Ticket>,
+    turn: Turn,
+    want: Option<Want>,
+    /// For one that never comes to `xSleep`: where the line's end was when it was refused first.
+    due: Option<u32>,
+    deadline: Option<Deadline>,
+    /// What we owe to the timeout, in nanoseconds: nominal sleeps that ended early.
+    debt: u64,
+    /// Sleeps since the last success.
+    attempt: u32,
+    armed: Option<u64>,
+}
+
+// SAFETY: the pointers of `connection` are SQLite's, for whoever is inside of the connection; the others
+// may go from thread to thread.
+unsafe impl Send for Waiter {}
+
+impl Waiter {
+    /// `None` if memory is out.
+    pub fn new(
+        sqlite: &Sqlite,
+        manners: Manners,
+        database: &'static CStr,
+        connection: Connection,
+    ) -> Option<Waiter> {
+        Some(Waiter {
+            sqlite: *sqlite,
+            manners,
+            database,
+            connection,
+            path: sidecar::path_of(database)?,
+            line: None,
+            troubled: None,
+            ticket: None,
+            turn: Turn::default(),
+            want: None,
+            due: None,
+            deadline: None,
+            debt: 0,
+            attempt: 0,
+            armed: None,
+        })
+    }
+
+    /// The words that the lock methods look at; `None` if there is no line.
+    pub fn words(&self) -> Option<*const AtomicU64> {
+        self.line.as_ref().map(Mapped::words)
+    }
+
+    fn path(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.path).unwrap_or_default()
+    }
+
+    /// Opens the sidecar, if that is possible and allowed here.
+    pub fn attach(&mut self, create: bool) {
+        if self.line.is_some() || !self.manners.fair {
+            return;
+        }
+        let now = mapped::now();
+        if self
+            .troubled
+            .is_some_and(|since| now < since + PATIENCE_WITH_TROUBLE)
+        {
+            return;
+        }
+        if !filesystem::can_share_memory(self.database, self.manners.fs) {
+            self.troubled = Some(u64::MAX - PATIENCE_WITH_TROUBLE);
+            return;
+        }
+        match sidecar::attach(self.path(), self.database, create) {
+            Ok(line) => {
+                self.line = line;
+                self.troubled = None;
+            }
+            Err(trouble) => {
+                if self.troubled.is_none() {
+                    let path = PathEnd(self.path());
+                    self.log(format_args!(
+                        "no queue for {path}: {trouble}. Writers wait at random instead"
+                    ));
+                }
+                self.troubled = Some(now);
+            }
+        }
+    }
+
+    fn log(&self, text: impl std::fmt::Display) {
+        const SQLITE_WARNING: c_int = 28;
+        self.sqlite
+            .log(SQLITE_WARNING, format_args!("turnstile: {text}"));
+    }
+
+    /// The sidecar is not what it was: deleted, replaced, or full of garbage. Looks for it anew.
+    fn reattach(&mut self) {
+        self.ticket = None;
+        self.armed = None;
+        if let Some(old) = self.line.take()
+            && !sidecar::is_at(&old, self.path())
+        {
+            sidecar::retire(&old);
+        }
+        self.attach(true);
+    }
+
+    /// Whether the sidecar is still the one at its path; asked every few thousand transactions.
+    pub fn verify(&mut self) {
+        if let Some(line) = &self.line
+            && !sidecar::is_at(line, self.path())
+        {
+            self.reattach();
+        }
+    }
+
+    /// The write turn is wanted: may SQLite's lock be asked for? Called only if a line stands, or if
+    /// this connection has been refused something.
+    pub fn may_try(&mut self) -> bool {
+        let Some(m) = &self.line else { return true };
+        let Some(line) = line::line(m) else {
+            self.reattach();
+            return true;
+        };
+        if let Some(ticket) = self.ticket {
+            match line.position(ticket.number) {
+                Some(0) => return true,
+                Some(_) => return false,
+                None => self.ticket = None,
+            }
+        }
+        if line.len() == 0 || self.turn.may_barge(m) {
+            return true;
+        }
+        // One who was refused and did not come to wait has no place in the line: it has a handler of its own, or
+        // none, or cannot wait in the middle of a transaction. It may try when those who were there before it
+        // have been served.
+        match self.due {
+            Some(due) if line.head.wrapping_sub(due) as i32 >= 0 => {
+                m.add(Word::Overtakes, 1);
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.due = Some(line.tail);
+                false
+            }
+        }
+    }
+
+    /// A lock call was refused, by SQLite's lock or by [`Waiter::may_try`].
+    pub fn refused(&mut self, want: Want) {
+        if self.want != Some(want) {
+            self.armed = None;
+            self.attempt = 0;
+        }
+        self.want = Some(want);
+    }
+
+    /// A lock call succeeded. Says whether there is something that we still wait for.
+    pub fn got(&mut self, want: Want) -> bool {
+        if want == Want::Turn {
+            self.deadline = None;
+            self.debt = 0;
+            self.due = None;
+            if let (Some(m), Some(ticket)) = (&self.line, self.ticket.take()) {
+                line::served(m, ticket);
+                self.turn.begin(m, self.manners.quantum);
+            }
+        } else if self.want != Some(want) {
+            // SHARED, on the way to RESERVED.
+            return self.want.is_some();
+        }
+        self.want = None;
+        self.armed = None;
+        self.attempt = 0;
+        self.ticket.is_some()
+    }
+
+    /// The write lock was released while a line stands, or somebody waits at the gate.
+    pub fn released(&mut self) {
+        let Some(m) = &self.line else { return };
+        signal::ring(m, Word::Gate);
+        match line::line(m) {
+            Some(line) if line.len() > 0 => self.turn.released(m, self.manners.quantum),
+            Some(_) => {}
+            None => self.reattach(),
+        }
+    }
+
+    /// A reader left while a writer waits for that.
+    pub fn reader_left(&self) {
+        if let Some(m) = &self.line {
+            signal::ring(m, Word::Drain);
+        }
+    }
+
+    /// The connection is closed.
+    pub fn close(&mut self) {
+        let Some(m) = self.line.take() else { return };
+        if let Some(ticket) = self.ticket.take() {
+            line::give_up(&m, ticket);
+        }
+        self.turn.end(&m);
+        // A WAL's last close asks for EXCLUSIVE, and PENDING stays until the file is closed.
+        signal::ring(&m, Word::Gate);
+        signal::ring(&m, Word::Drain);
+    }
+
+    /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds.
+    pub fn sleep(&mut self, asked: c_int) -> Option<c_int> {
+        let want = self.want?;
+        let started = mapped::now();
+        let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
+        let until = match self.patience(asked, started) {
+            Some(until) => until,
+            None => return Some(asked),
+        };
+        self.wait(want, until);
+        let ended = mapped::now();
+        match &mut self.deadline {
+            Some(deadline) => deadline.returned = ended,
+            None => self.debt = (self.debt + nominal).saturating_sub(ended - started),
+        }
+        Some(asked)
+    }
+
+    /// Until when to wait; `None` if the time is over.
+    fn patience(&mut self, asked: c_int, now: u64) -> Option<u64> {
+        let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
+        let Some(handler) = self.connection.handler else {
+            return Some(now + nominal + self.debt);
+        };
+        let known = self
+            .deadline
+            .filter(|d| asked == 1_000 && now < d.returned + AT_ONCE);
+        if let Some(deadline) = known.filter(|deadline| now >= deadline.at) {
+            self.deadline = None;
+            self.leave_line();
+            // SAFETY: xSleep was asked by this handler: it asks for the first step, as `learn` left it.
+            unsafe { patience::exhaust(handler, deadline.steps) };
+            return None;
+        }
+        // SAFETY: xSleep was called right after this connection's lock call failed, with an amount
+        // that is in the table; `learn` stops at the first step that is not.
+        let learnt = unsafe { patience::learn(handler, asked) };
+        match learnt {
+            Some(learnt) => {
+                let at = known.map_or(now + learnt.left, |known| known.at);
+                let steps = learnt.steps;
+                self.deadline = (steps > 0).then_some(Deadline {
+                    at,
+                    steps,
+                    returned: now,
+                });
+                Some(at)
+            }
+            None => {
+                self.connection.handler = None;
+                self.deadline = None;
+                Some(now + nominal + self.debt)
+            }
+        }
+    }
+
+    /// Waits for `want` until it may be worth to ask again, at most until `until`.
+    pub fn wait(&mut self, want: Want, until: u64) {
+        self.attempt += 1;
+        let step = mapped::now() + self.manners.backoff.step(self.attempt - 1);
+        match want {
+            Want::Turn => {
+                if !self.wait_in_line(until) {
+                    sleep_until(step.min(until));
+                }
+            }
+            Want::Shared => self.wait_for_signal(Word::Gate, step.min(until)),
+            Want::Drain => self.wait_for_signal(Word::Drain, step.min(until)),
+            Want::Other => sleep_until(step.min(until)),
+        }
+    }
+
+    /// False if there is no line to wait in.
+    fn wait_in_line(&mut self, until: u64) -> bool {
+        self.due = None;
+        for _ in 0..16 {
+            let Some(m) = &self.line else {
+                self.attach(true);
+                if self.line.is_none() {
+                    return false;
+                }
+                continue;
+            };
+            let mut ticket = match self.ticket {
+                Some(ticket) => ticket,
+                None => match line::take(m, m.member()) {
+                    Ok(ticket) => ticket,
+                    Err(NoTicket::Full) => return false,
+                    Err(NoTicket::Garbage) => {
+                        self.reattach();
+                        continue;
+                    }
+                },
+            };
+            let outcome = line::wait(m, &mut ticket, until);
+            self.ticket = Some(ticket);
+            match outcome {
+                Outcome::Try => return true,
+                Outcome::TimeOver => {
+                    self.leave_line();
+                    return true;
+                }
+                Outcome::Lapsed => {
+                    self.ticket = None;
+                    if line::line(m).is_none() {
+                        self.reattach();
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn leave_line(&mut self) {
+        if let (Some(m), Some(ticket)) = (&self.line, self.ticket.take()) {
+            line::give_up(m, ticket);
+        }
+    }
+
+    /// The first time it only asks to be woken: the lock may have been freed before that.
+    fn wait_for_signal(&mut self, word: Word, until: u64) {
+        self.attach(false);
+        let Some(m) = &self.line else {
+            return sleep_until(until);
+        };
+        match self.armed.take() {
+            Some(armed) => signal::wait(m, word, armed, until),
+            None => self.armed = Some(signal::arm(m, word)),
+        }
+    }
+}
+
+fn sleep_until(until: u64) {
+    let left = until.saturating_sub(mapped::now());
+    std::thread::sleep(std::time::Duration::from_nanos(left));
+}
