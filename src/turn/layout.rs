@@ -24,6 +24,8 @@ pub enum Word {
     Line,
     /// Until when the present turn may serve its owner again, in nanoseconds; 0: no longer.
     TurnUntil,
+    /// Until when a checkpoint asks writers to pause, in nanoseconds; 0: no longer.
+    Pause,
     /// Who watches, and when it last looked; see [`Watch`].
     Watch,
     /// The last member number that was given out.
@@ -51,6 +53,7 @@ impl Word {
             Word::Magic => 0,
             Word::Line => 8,
             Word::TurnUntil => 16,
+            Word::Pause => 17,
             Word::Watch => 24,
             Word::Members => 32,
             Word::Gate => 40,
@@ -188,7 +191,7 @@ mod tests {
         use Word::*;
         let mut seen = std::collections::HashSet::new();
         let header = [
-            Magic, Line, TurnUntil, Watch, Members, Gate, Drain, Overtakes, Lapses, Turns,
+            Magic, Line, TurnUntil, Pause, Watch, Members, Gate, Drain, Overtakes, Lapses, Turns,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
         for word in header.into_iter().chain(places) {

@@ -22,6 +22,23 @@ pub const HOT: u64 = 50_000;
 /// No turn is longer, whatever a word in the sidecar says: the most that `quantum_us` allows.
 pub const LONGEST: u64 = 1_000_000_000;
 
+/// A checkpoint that takes longer than this no longer keeps the head from trying.
+pub const LONGEST_PAUSE: u64 = 100_000_000;
+
+/// A checkpoint begins while a line stands: the head is to wait for its end.
+///
+/// A checkpoint that writers overtake never reaches the end of the WAL, so the WAL is never begun anew: it grows,
+/// and from then on *every* commit is followed by a checkpoint (`sqlite3WalDefaultHook`).
+pub fn pause(m: &impl Machine) {
+    m.store(Word::Pause, m.now() + LONGEST_PAUSE - 1);
+}
+
+/// The checkpoint is over.
+pub fn resume(m: &impl Machine) {
+    m.store(Word::Pause, 0);
+    tell_head(m);
+}
+
 /// One connection's turn, in nanoseconds of [`Machine::now`].
 #[derive(Default)]
 pub struct Turn {

@@ -157,7 +157,13 @@ pub fn mend(mapped: &Mapped) -> Result<(), Trouble> {
         }
         .into(),
     );
-    for word in [Word::TurnUntil, Word::Watch, Word::Gate, Word::Drain] {
+    for word in [
+        Word::TurnUntil,
+        Word::Pause,
+        Word::Watch,
+        Word::Gate,
+        Word::Drain,
+    ] {
         mapped.store(word, 0);
     }
     for place in 0..super::layout::CAPACITY {

@@ -29,8 +29,9 @@ use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `WAL_WRITE_LOCK`, and the first of the read locks (`WAL_READ_LOCK(0)`).
+/// `WAL_WRITE_LOCK`, `WAL_CKPT_LOCK`, and the first of the read locks (`WAL_READ_LOCK(0)`).
 const WRITE: c_int = 0;
+const CHECKPOINT: c_int = 1;
 const FIRST_READ: c_int = 3;
 
 const LOCK_EXCLUSIVE: c_int = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
@@ -222,6 +223,16 @@ extern "C" fn released(file: &File) {
     });
 }
 
+/// A checkpoint begins or ends while writers wait.
+#[cold]
+#[inline(never)]
+extern "C" fn checkpoint(file: &File, begins: bool) {
+    rim::guard(&file.shim.sqlite, "checkpoint", (), || {
+        let courtesy = &file.courtesy;
+        courtesy.with(file, |waiter| waiter.checkpoint(begins));
+    });
+}
+
 /// The last lock is gone, and a writer waits for readers.
 #[cold]
 #[inline(never)]
@@ -340,6 +351,16 @@ pub unsafe extern "C" fn x_shm_lock(
     match flags {
         LOCK_SHARED if offset >= FIRST_READ && code == SQLITE_OK => courtesy.set(READING),
         UNLOCK_SHARED if offset >= FIRST_READ => courtesy.clear(READING),
+        LOCK_EXCLUSIVE if offset == CHECKPOINT && code == SQLITE_OK => {
+            if courtesy.line_stands() {
+                checkpoint(ours, true);
+            }
+        }
+        UNLOCK_EXCLUSIVE if offset == CHECKPOINT => {
+            if courtesy.line_stands() {
+                checkpoint(ours, false);
+            }
+        }
         LOCK_EXCLUSIVE if code == SQLITE_BUSY => {
             let want = if is_turn { Want::Turn } else { Want::Other };
             refused(ours, want);

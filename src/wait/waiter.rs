@@ -13,7 +13,7 @@ use crate::turn::layout::Word;
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
-use crate::turn::quantum::Turn;
+use crate::turn::quantum::{self, Turn};
 use crate::turn::{sidecar, signal};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::AtomicU64;
@@ -279,6 +279,15 @@ impl Waiter {
             Some(line) if line.len() > 0 => self.turn.released(m, self.manners.quantum),
             Some(_) => {}
             None => self.reattach(),
+        }
+    }
+
+    /// This connection begins or ends a checkpoint while a line stands.
+    pub fn checkpoint(&mut self, begins: bool) {
+        match &self.line {
+            Some(m) if begins => quantum::pause(m),
+            Some(m) => quantum::resume(m),
+            None => {}
         }
     }
 
