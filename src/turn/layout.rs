@@ -28,8 +28,6 @@ pub enum Word {
     Pause,
     /// Who watches, and when it last looked; see [`Watch`].
     Watch,
-    /// The last member number that was given out.
-    Members,
     /// Whether readers wait for the end of a commit, and the futex that they sleep on.
     Gate,
     /// Whether a writer waits for the last reader to leave, and the futex that it sleeps on.
@@ -55,7 +53,6 @@ impl Word {
             Word::TurnUntil => 16,
             Word::Pause => 17,
             Word::Watch => 24,
-            Word::Members => 32,
             Word::Gate => 40,
             Word::Drain => 48,
             Word::Overtakes => 56,
@@ -120,7 +117,7 @@ pub enum State {
 /// the ticket are in the lower half, which is what the futex compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Whose byte lock shows that the owner lives; 0 if it could not get one.
+    /// By which the machine tells whether the owner lives.
     pub member: u32,
     pub ticket: u32,
     pub state: State,
@@ -191,7 +188,7 @@ mod tests {
         use Word::*;
         let mut seen = std::collections::HashSet::new();
         let header = [
-            Magic, Line, TurnUntil, Pause, Watch, Members, Gate, Drain, Overtakes, Lapses, Turns,
+            Magic, Line, TurnUntil, Pause, Watch, Gate, Drain, Overtakes, Lapses, Turns,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
         for word in header.into_iter().chain(places) {

@@ -26,11 +26,11 @@
 //! - A head that knows of it polls the lock as well: a holder on the stock VFS tells no one.
 //!
 //! # The dead, the stopped and the departed
-//! Every owner holds a lock on one byte of the sidecar (its *member* number), which the kernel
-//! frees however the owner dies. A teller who finds nobody asleep looks at that byte and passes over the
-//! dead at once. One waiter of the line is the *watcher*: it wakes every few milliseconds, and if the head has
-//! not moved meanwhile it tells the head (the holder may have died), or passes over a
-//! head that does not answer (it was stopped). Whoever was passed over takes a new ticket.
+//! Each place names its owner (its *member* number). A teller who finds nobody asleep there looks
+//! whether the owner lives, and passes over the dead at once. One waiter of the line is the *watcher*: it
+//! wakes every few milliseconds, and if the head has not moved meanwhile it tells the head (the holder
+//! may have died), or passes over a head that does not answer (it was stopped). Whoever was passed
+//! over takes a new ticket.
 //!
 //! | file | idea |
 //! |---|---|
@@ -38,10 +38,10 @@
 //! | `machine` | what the line needs of a machine; a simulation has its own |
 //! | `line` | tickets: take, wait, tell, leave |
 //! | `watch` | the watcher: no progress, who is to blame |
-//! | `quantum` | bounded barging |
+//! | `quantum` | bounded barging, and checkpoints |
 //! | `signal` | waking readers after a commit, and a writer after the last reader |
 //! | `sidecar` | the file, made and mended |
-//! | `mapped` | the machine: a mapping, futexes, byte locks |
+//! | `mapped` | the machine: a mapping, futexes, signal 0 |
 //! | `sigbus` | a sidecar that is truncated under us |
 
 pub mod layout;

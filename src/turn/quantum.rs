@@ -8,6 +8,10 @@
 //! within [`HOT`] of the release before it. For one that opens the database for every write, or that thinks
 //! between two writes, keeping the turn would only let the lock lie idle.
 //!
+//! (To let *newcomers* try while the head is still waking up was measured, too, with 1,000 writers that
+//! open the database for every write: up to 13% more throughput on tmpfs and none on disk, for Jain's index
+//! .98 instead of .999 and two to four times the longest waits. It is not done.)
+//!
 //! The owner keeps the quantum by itself and tells the head once in a turn, with the time at
 //! which the turn ends; the head sleeps until then. If the owner is refused at the end, it tells
 //! the head again: who is refused because its turn is over wakes the head.

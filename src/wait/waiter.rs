@@ -369,17 +369,21 @@ impl Waiter {
     /// Waits for `want` until it may be worth to ask again, at most until `until`.
     pub fn wait(&mut self, want: Want, until: u64) {
         self.attempt += 1;
-        let step = mapped::now() + self.manners.backoff.step(self.attempt - 1);
         match want {
             Want::Turn => {
                 if !self.wait_in_line(until) {
-                    sleep_until(step.min(until));
+                    self.back_off(until);
                 }
             }
-            Want::Shared => self.wait_for_signal(Word::Gate, step.min(until)),
-            Want::Drain => self.wait_for_signal(Word::Drain, step.min(until)),
-            Want::Other => sleep_until(step.min(until)),
+            Want::Shared => self.wait_for_signal(Word::Gate, GATE, until),
+            Want::Drain => self.wait_for_signal(Word::Drain, DRAIN, until),
+            Want::Other => self.back_off(until),
         }
+    }
+
+    fn back_off(&self, until: u64) {
+        let step = self.manners.backoff.step(self.attempt - 1);
+        sleep_until(until.min(mapped::now() + step));
     }
 
     /// False if there is no line to wait in.
@@ -430,17 +434,34 @@ impl Waiter {
     }
 
     /// The first time it only asks to be woken: the lock may have been freed before that.
-    fn wait_for_signal(&mut self, word: Word, until: u64) {
+    fn wait_for_signal(&mut self, word: Word, poll: Backoff, until: u64) {
         self.attach(false);
         let Some(m) = &self.line else {
-            return sleep_until(until);
+            return self.back_off(until);
         };
         match self.armed.take() {
-            Some(armed) => signal::wait(m, word, armed, until),
+            Some(armed) => {
+                let step = poll.step(self.attempt - 1);
+                signal::wait(m, word, armed, until.min(m.now() + step));
+            }
             None => self.armed = Some(signal::arm(m, word)),
         }
     }
 }
+
+/// In case that the writer who commits does not wake us: it uses the stock VFS, or it died. Many wait
+/// here at the same time.
+const GATE: Backoff = Backoff {
+    first: 1_000_000,
+    cap: 50_000_000,
+};
+
+/// In case that the last reader does not wake us: readers that never had to wait do not know of the
+/// line. Everybody else waits for the one who waits here.
+const DRAIN: Backoff = Backoff {
+    first: 100_000,
+    cap: 1_000_000,
+};
 
 fn sleep_until(until: u64) {
     let left = until.saturating_sub(mapped::now());
