@@ -46,7 +46,7 @@ pub enum Word {
 
 impl Word {
     /// Where it is. Words that are written by different parties lie in different cache lines.
-    pub fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         match self {
             Word::Magic => 0,
             Word::Line => 8,
@@ -88,18 +88,21 @@ impl Line {
     }
 }
 
+/// The word holds the head and the *length*: whether anybody waits is then the question whether its
+/// lower half is zero, which every write asks.
 impl From<u64> for Line {
     fn from(word: u64) -> Line {
+        let head = (word >> 32) as u32;
         Line {
-            head: (word >> 32) as u32,
-            tail: word as u32,
+            head,
+            tail: head.wrapping_add(word as u32),
         }
     }
 }
 
 impl From<Line> for u64 {
     fn from(line: Line) -> u64 {
-        u64::from(line.head) << 32 | u64::from(line.tail)
+        u64::from(line.head) << 32 | u64::from(line.len())
     }
 }
 

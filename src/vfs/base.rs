@@ -12,8 +12,8 @@ use crate::sqlite::Sqlite;
 use crate::sqlite::abi::{SQLITE_ERROR, sqlite3_vfs};
 use parking_lot::Mutex;
 use std::ffi::CStr;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 /// The VFS that `options` names as base.
@@ -42,8 +42,10 @@ pub fn has_files(base: NonNull<sqlite3_vfs>) -> bool {
 
 /// The open databases that do not lie on the registered base.
 pub struct Elsewhere {
-    /// How many there are. Nearly always none, and then nobody looks further.
-    count: AtomicUsize,
+    /// The registered base if there are none, which is nearly always; else NULL, and who has a path
+    /// has to look further.
+    straight: AtomicPtr<sqlite3_vfs>,
+    registered: NonNull<sqlite3_vfs>,
     open: Mutex<Vec<Entry>>,
 }
 
@@ -63,9 +65,10 @@ impl Elsewhere {
     /// instructions.
     const PATIENCE: Duration = Duration::from_secs(1);
 
-    pub const fn new() -> Elsewhere {
+    pub const fn new(registered: NonNull<sqlite3_vfs>) -> Elsewhere {
         Elsewhere {
-            count: AtomicUsize::new(0),
+            straight: AtomicPtr::new(registered.as_ptr()),
+            registered,
             open: Mutex::new(Vec::new()),
         }
     }
@@ -78,7 +81,7 @@ impl Elsewhere {
         copy.extend_from_slice(path.to_bytes());
         open.try_reserve(1).ok()?;
         open.push(Entry { path: copy, base });
-        self.count.store(open.len(), Ordering::Relaxed);
+        self.straight.store(ptr::null_mut(), Ordering::Relaxed);
         Some(())
     }
 
@@ -89,26 +92,25 @@ impl Elsewhere {
             if let Some(at) = open.iter().position(is_it) {
                 open.swap_remove(at);
             }
-            self.count.store(open.len(), Ordering::Relaxed);
+            if open.is_empty() {
+                self.straight
+                    .store(self.registered.as_ptr(), Ordering::Relaxed);
+            }
         }
     }
 
-    /// Whether every open database lies on the registered base.
+    /// The registered base, if every open database lies on it; else NULL.
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub fn straight(&self) -> *mut sqlite3_vfs {
         // Relaxed: who asks for a database's journal has opened the database, in this thread or
         // handed over from the one that did.
-        self.count.load(Ordering::Relaxed) == 0
+        self.straight.load(Ordering::Relaxed)
     }
 
-    /// The base of the open database that `path` belongs to, or `registered` if that is none of
+    /// The base of the open database that `path` belongs to, or the registered one if that is none of
     /// these. `None` if it cannot be told.
     #[cold]
-    pub fn base_of(
-        &self,
-        path: &CStr,
-        registered: NonNull<sqlite3_vfs>,
-    ) -> Option<NonNull<sqlite3_vfs>> {
+    pub fn base_of(&self, path: &CStr) -> Option<NonNull<sqlite3_vfs>> {
         let open = self.open.try_lock_for(Self::PATIENCE)?;
         let belongs = |e: &&Entry| {
             path.to_bytes()
@@ -117,7 +119,7 @@ impl Elsewhere {
         };
         // The longest, for the database "a" beside the database "a-journal".
         let database = open.iter().filter(belongs).max_by_key(|e| e.path.len());
-        Some(database.map_or(registered, |e| e.base))
+        Some(database.map_or(self.registered, |e| e.base))
     }
 }
 
@@ -140,10 +142,10 @@ mod tests {
     #[test]
     fn only_a_databases_own_files_follow_it() {
         let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
-        let elsewhere = Elsewhere::new();
+        let elsewhere = Elsewhere::new(here);
         elsewhere.enter(c"/x", there).unwrap();
         for ours in [c"/x", c"/x-journal", c"/x-wal", c"/x-mj0123AB9CD"] {
-            assert_eq!(elsewhere.base_of(ours, here), Some(there), "{ours:?}");
+            assert_eq!(elsewhere.base_of(ours), Some(there), "{ours:?}");
         }
         for other in [
             c"/x2.db",
@@ -153,20 +155,20 @@ mod tests {
             c"/x-journal2",
             c"/",
         ] {
-            assert_eq!(elsewhere.base_of(other, here), Some(here), "{other:?}");
+            assert_eq!(elsewhere.base_of(other), Some(here), "{other:?}");
         }
         elsewhere.leave(c"/x", there);
-        assert_eq!(elsewhere.base_of(c"/x-journal", here), Some(here));
+        assert_eq!(elsewhere.base_of(c"/x-journal"), Some(here));
     }
 
     #[test]
     fn what_cannot_be_told_is_not_guessed() {
         let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
-        let elsewhere = Elsewhere::new();
+        let elsewhere = Elsewhere::new(here);
         elsewhere.enter(c"/x", there).unwrap();
         // As in a child that was forked while another thread held it.
         let _held = elsewhere.open.lock();
-        assert_eq!(elsewhere.base_of(c"/x-journal", here), None);
+        assert_eq!(elsewhere.base_of(c"/x-journal"), None);
         assert_eq!(elsewhere.enter(c"/y", there), None);
     }
 }

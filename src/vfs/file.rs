@@ -254,10 +254,29 @@ unsafe extern "C" fn x_file_control(
     op: c_int,
     argument: *mut c_void,
 ) -> c_int {
+    // What each commit sends goes straight to the base: SYNC, COMMIT_PHASETWO, HAS_MOVED.
+    if !(SQLITE_FCNTL_HAS_MOVED..SQLITE_FCNTL_PDB).contains(&op) {
+        // SAFETY: the same arguments.
+        return unsafe { file_control_of_ours(file, op, argument) };
+    }
+    pass!(
+        file,
+        "xFileControl",
+        SQLITE_IOERR,
+        xFileControl(op, argument)
+    )
+}
+
+#[inline(never)]
+unsafe extern "C" fn file_control_of_ours(
+    file: *mut sqlite3_file,
+    op: c_int,
+    argument: *mut c_void,
+) -> c_int {
     match op {
-        // SAFETY: SQLite calls a file's methods with that file; the argument is a char**.
+        // SAFETY: the argument is a char**.
         SQLITE_FCNTL_VFSNAME => return unsafe { vfs_name(file, argument.cast()) },
-        // SAFETY: the same; the arguments are what these file controls have.
+        // SAFETY: SQLite calls a file's methods with that file; the argument is what `op` has.
         SQLITE_FCNTL_BUSYHANDLER | SQLITE_FCNTL_PDB => unsafe {
             File::of(file).courtesy.heard(op, argument);
         },

@@ -26,35 +26,35 @@ use crate::wait::patience::Handler;
 use crate::wait::waiter::{Connection, Manners, Waiter, Want};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `WAL_WRITE_LOCK`, `WAL_CKPT_LOCK`, and the first of the read locks (`WAL_READ_LOCK(0)`).
+/// `WAL_WRITE_LOCK` and `WAL_CKPT_LOCK`.
 const WRITE: c_int = 0;
 const CHECKPOINT: c_int = 1;
-const FIRST_READ: c_int = 3;
 
-const LOCK_EXCLUSIVE: c_int = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE;
-const UNLOCK_EXCLUSIVE: c_int = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE;
-const LOCK_SHARED: c_int = SQLITE_SHM_LOCK | SQLITE_SHM_SHARED;
-const UNLOCK_SHARED: c_int = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED;
-
-/// A WAL's read lock is held.
-const READING: u8 = 1;
-/// The write lock is held: RESERVED or more, or the WAL's.
-const WRITING: u8 = 2;
+/// A WAL's read lock is held. SQLite's own bit for a lock, so that one becomes the other.
+const READING: u8 = SQLITE_SHM_LOCK as u8;
+/// RESERVED or more may be held.
+const WRITING: u8 = 1;
 /// The database has a wal-index.
 const WAL: u8 = 4;
 /// A lock call was refused, and none that wanted the same has succeeded since.
 const REFUSED: u8 = 8;
-/// There is to be a line, and this connection has looked for it.
-const ATTACHED: u8 = 16;
 
 /// The words of a line that does not exist.
 static NOBODY: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
 
-/// Transactions after which the sidecar's path is looked at again.
-const VERIFY: u16 = 4096;
+/// Those of a line that is not looked for yet: it seems to stand, so that the next write looks.
+static UNKNOWN: [AtomicU64; 64] = {
+    let mut words = [const { AtomicU64::new(0) }; 64];
+    words[Word::Line.index()] = AtomicU64::new(1);
+    words
+};
+
+/// Added to a counter of 16 bits for each write to a WAL: one of 4,096 looks whether the sidecar is
+/// still the one at its path.
+const VERIFY: u16 = 16;
 
 /// What the lock methods know about their file. SQLite uses a file in one thread at a time.
 pub struct Courtesy {
@@ -72,7 +72,7 @@ impl Courtesy {
     /// `database` is `None` for a file that nobody else can open.
     pub fn new(manners: Manners, database: Option<&'static CStr>) -> Courtesy {
         Courtesy {
-            words: Cell::new(NOBODY.as_ptr()),
+            words: Cell::new(UNKNOWN.as_ptr()),
             waiter: Cell::new(None),
             flags: Cell::new(0),
             writes: Cell::new(0),
@@ -107,8 +107,30 @@ impl Courtesy {
     /// and this look lies a system call.
     #[inline(always)]
     fn line_stands(&self) -> bool {
-        let line = self.word(Word::Line);
-        (line >> 32) as u32 != line as u32
+        self.word(Word::Line) as u32 != 0
+    }
+
+    /// Whether a write needs more than a look at the line; `is_wal` is known where it is asked.
+    #[inline(always)]
+    fn looks_closer(&self, is_wal: bool) -> bool {
+        if !is_wal {
+            // A refusal has turned `words` to UNKNOWN: see `answered`.
+            return self.line_stands();
+        }
+        let writes = self.writes.get().wrapping_add(VERIFY);
+        self.writes.set(writes);
+        writes == 0 || self.is(REFUSED) || self.line_stands()
+    }
+
+    /// Whether the line is still to be looked for.
+    fn is_unknown(&self) -> bool {
+        ptr::eq(self.words.get(), UNKNOWN.as_ptr())
+    }
+
+    /// Whether somebody waits for a signal.
+    #[inline(always)]
+    fn is_armed(&self, word: Word) -> bool {
+        self.word(word) >> 63 != 0
     }
 
     /// What a file control tells about the connection.
@@ -153,7 +175,11 @@ impl Courtesy {
     fn with<R>(&self, file: &File, act: impl FnOnce(&mut Waiter) -> R) -> Option<R> {
         let mut waiter = self.waiter(file)?.waiter.lock();
         let result = act(&mut waiter);
-        self.words.set(waiter.words().unwrap_or(NOBODY.as_ptr()));
+        match waiter.words() {
+            Some(words) => self.words.set(words),
+            None if self.is_unknown() => {}
+            None => self.words.set(NOBODY.as_ptr()),
+        }
         Some(result)
     }
 
@@ -167,51 +193,56 @@ impl Courtesy {
     }
 }
 
-/// The write turn is wanted. False: it is somebody else's.
+/// The write turn is wanted. False: it is somebody else's, and SQLite is to be told so.
 #[cold]
 #[inline(never)]
 extern "C" fn may_try(file: &File) -> bool {
     rim::guard(&file.shim.sqlite, "may_try", true, || {
         let courtesy = &file.courtesy;
-        if !courtesy.is(ATTACHED) {
+        if courtesy.is_unknown() {
             // The first write makes the sidecar: a holder that never had to wait would not see that
             // others do.
-            courtesy.set(ATTACHED);
+            courtesy.words.set(NOBODY.as_ptr());
             courtesy.with(file, |waiter| waiter.attach(true));
         }
         if courtesy.writes.get() == 0 {
             courtesy.with(file, Waiter::verify);
         }
-        if !courtesy.is(REFUSED) && !courtesy.line_stands() {
-            return true;
+        let may = !courtesy.is(REFUSED) && !courtesy.line_stands()
+            || courtesy.with(file, Waiter::may_try).unwrap_or(true);
+        if !may {
+            answered(file, Want::Turn, SQLITE_BUSY);
         }
-        courtesy.with(file, Waiter::may_try).unwrap_or(true)
+        may
     })
 }
 
-/// A lock call is answered SQLITE_BUSY.
+/// A lock call is answered `code` (which this returns, to be called last), and either that is no success, or there is a line or was a refusal.
 #[cold]
 #[inline(never)]
-extern "C" fn refused(file: &File, want: Want) {
-    rim::guard(&file.shim.sqlite, "refused", (), || {
+extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
+    rim::guard(&file.shim.sqlite, "answered", (), || {
         let courtesy = &file.courtesy;
-        if courtesy.with(file, |waiter| waiter.refused(want)).is_some() {
-            courtesy.set(REFUSED);
-            courtesy.waiter.get().map(note::leave);
+        match code {
+            SQLITE_BUSY => {
+                if courtesy.with(file, |waiter| waiter.refused(want)).is_some() {
+                    courtesy.set(REFUSED);
+                    courtesy.waiter.get().map(note::leave);
+                }
+            }
+            SQLITE_OK => {
+                if courtesy.with(file, |waiter| waiter.got(want)) != Some(true) {
+                    courtesy.clear(REFUSED);
+                    courtesy.waiter.get().map(note::forget);
+                } else if !courtesy.is(WAL) {
+                    // SHARED, and RESERVED was refused before: it looks closer then.
+                    courtesy.words.set(UNKNOWN.as_ptr());
+                }
+            }
+            _ => {}
         }
     });
-}
-
-/// A lock call succeeded after one that did not, or while others wait.
-#[cold]
-#[inline(never)]
-extern "C" fn got(file: &File, want: Want) {
-    rim::guard(&file.shim.sqlite, "got", (), || {
-        if file.courtesy.with(file, |waiter| waiter.got(want)) != Some(true) {
-            file.courtesy.clear(REFUSED);
-            file.courtesy.waiter.get().map(note::forget);
-        }
-    });
+    code
 }
 
 /// The write lock is free, and somebody waits for that.
@@ -242,70 +273,108 @@ extern "C" fn reader_left(file: &File) {
     });
 }
 
-/// Whether a write needs more than a look at the line.
-#[inline(always)]
-fn counts(courtesy: &Courtesy) -> bool {
-    let writes = courtesy.writes.get().wrapping_add(1) % VERIFY;
-    courtesy.writes.set(writes);
-    writes == 0 || !courtesy.is(ATTACHED) || courtesy.is(REFUSED) || courtesy.line_stands()
-}
+// The methods are split so that each caller pays for its own case alone, and ends in a jump to the base
+// where that is possible.
 
 pub unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
+    if level != SQLITE_LOCK_SHARED {
+        // SAFETY: the same arguments.
+        return unsafe {
+            match level {
+                SQLITE_LOCK_RESERVED => lock_reserved(file),
+                _ => lock_exclusive(file),
+            }
+        };
+    }
+    let code = lock(file, level);
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    if code != SQLITE_OK || ours.courtesy.is(REFUSED) {
+        return answered(ours, Want::Shared, code);
+    }
+    code
+}
+
+#[inline(always)]
+fn lock(file: *mut sqlite3_file, level: c_int) -> c_int {
+    pass!(file, "xLock", SQLITE_IOERR_LOCK, xLock(level))
+}
+
+#[inline(never)]
+unsafe extern "C" fn lock_reserved(file: *mut sqlite3_file) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    if ours.courtesy.looks_closer(false) {
+        return look_closer(ours, || lock_to_write(ours, file));
+    }
+    let code = lock_to_write(ours, file);
+    if code != SQLITE_OK {
+        return answered(ours, Want::Turn, code);
+    }
+    code
+}
+
+#[inline(always)]
+fn lock_to_write(ours: &File, file: *mut sqlite3_file) -> c_int {
+    let code = lock(file, SQLITE_LOCK_RESERVED);
+    // Also if it was refused: then the unlock, which is next, looks for others in vain.
+    ours.courtesy.set(WRITING);
+    code
+}
+
+/// Asks for the write lock by `lock`, if it is our turn.
+#[cold]
+#[inline(never)]
+fn look_closer(ours: &File, lock: impl FnOnce() -> c_int) -> c_int {
+    if !may_try(ours) {
+        return SQLITE_BUSY;
+    }
+    answered(ours, Want::Turn, lock())
+}
+
+#[inline(never)]
+unsafe extern "C" fn lock_exclusive(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
-    if level == SQLITE_LOCK_RESERVED && counts(courtesy) && !may_try(ours) {
-        refused(ours, Want::Turn);
-        return SQLITE_BUSY;
+    if !courtesy.is(WRITING) {
+        return lock_alone(ours, file);
     }
-    if level == SQLITE_LOCK_EXCLUSIVE
-        && courtesy.is(WAL)
-        && !courtesy.is(WRITING)
-        && courtesy.line_stands()
-    {
+    let code = lock(file, SQLITE_LOCK_EXCLUSIVE);
+    if code != SQLITE_OK {
+        return answered(ours, Want::Drain, code);
+    }
+    code
+}
+
+/// EXCLUSIVE without RESERVED: for a hot journal, or by somebody who wants to be alone.
+#[cold]
+#[inline(never)]
+extern "C" fn lock_alone(ours: &File, file: *mut sqlite3_file) -> c_int {
+    let courtesy = &ours.courtesy;
+    if courtesy.is(WAL) && courtesy.line_stands() && !courtesy.is_unknown() {
         // A WAL's close (sqlite3WalClose) wants to be the last one, and it is not: those who wait hold
         // SHARED. To ask would raise PENDING until the file is closed, and keep newcomers out.
         return SQLITE_BUSY;
     }
-    let code = pass!(file, "xLock", SQLITE_IOERR_LOCK, xLock(level));
-    if code != SQLITE_OK {
-        if code == SQLITE_BUSY {
-            let want = match level {
-                SQLITE_LOCK_SHARED => Want::Shared,
-                SQLITE_LOCK_RESERVED => Want::Turn,
-                _ if courtesy.is(WRITING) => Want::Drain,
-                _ => Want::Other,
-            };
-            refused(ours, want);
-        }
-        return code;
-    }
-    if courtesy.is(REFUSED) {
-        let want = match level {
-            SQLITE_LOCK_SHARED => Want::Shared,
-            SQLITE_LOCK_RESERVED => Want::Turn,
-            _ => Want::Drain,
-        };
-        got(ours, want);
-    }
-    if level >= SQLITE_LOCK_RESERVED {
-        courtesy.set(WRITING);
-    }
-    SQLITE_OK
+    let code = lock(file, SQLITE_LOCK_EXCLUSIVE);
+    answered(ours, Want::Other, code);
+    // Also if it was refused: PENDING may be left.
+    courtesy.set(WRITING);
+    code
 }
 
 pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
+    let code = pass!(file, "xUnlock", SQLITE_IOERR_UNLOCK, xUnlock(level));
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
-    let code = pass!(file, "xUnlock", SQLITE_IOERR_UNLOCK, xUnlock(level));
     if courtesy.is(WRITING) {
         courtesy.clear(WRITING);
-        if courtesy.line_stands() || courtesy.word(Word::Gate) >> 63 != 0 {
+        if courtesy.line_stands() || courtesy.is_armed(Word::Gate) {
             released(ours);
         }
-    }
-    if courtesy.word(Word::Drain) >> 63 != 0 {
+    } else if courtesy.is_armed(Word::Drain) {
         reader_left(ours);
     }
     code
@@ -335,49 +404,88 @@ pub unsafe extern "C" fn x_shm_lock(
     flags: c_int,
 ) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
-    let ours = unsafe { File::of(file) };
-    let courtesy = &ours.courtesy;
-    let is_turn = offset == WRITE && (courtesy.is(READING) || courtesy.is(WRITING));
-    if is_turn && flags == LOCK_EXCLUSIVE && counts(courtesy) && !may_try(ours) {
-        refused(ours, Want::Turn);
-        return SQLITE_BUSY;
+    let courtesy = unsafe { &File::of(file).courtesy };
+    if flags & SQLITE_SHM_EXCLUSIVE == 0 {
+        // A read lock, or the end of one. (If it is refused, recovery by this connection may be sent
+        // away while a line stands, until the next read lock; the line's head recovers then.)
+        let reading = (flags & SQLITE_SHM_LOCK) as u8;
+        courtesy
+            .flags
+            .set(courtesy.flags.get() & !READING | reading);
+        return shm_lock(file, offset, count, flags);
     }
-    let code = pass!(
+    // SAFETY: the same arguments.
+    unsafe {
+        match flags & SQLITE_SHM_LOCK != 0 {
+            true if offset == WRITE && courtesy.is(READING) => lock_write(file, count, flags),
+            true => lock_other(file, offset, count, flags),
+            false if offset <= CHECKPOINT => unlock_write(file, offset, count, flags),
+            false => shm_lock(file, offset, count, flags),
+        }
+    }
+}
+
+#[inline(always)]
+fn shm_lock(file: *mut sqlite3_file, offset: c_int, count: c_int, flags: c_int) -> c_int {
+    pass!(
         file,
         "xShmLock",
         SQLITE_IOERR_SHMLOCK,
         xShmLock(offset, count, flags)
-    );
-    match flags {
-        LOCK_SHARED if offset >= FIRST_READ && code == SQLITE_OK => courtesy.set(READING),
-        UNLOCK_SHARED if offset >= FIRST_READ => courtesy.clear(READING),
-        LOCK_EXCLUSIVE if offset == CHECKPOINT && code == SQLITE_OK => {
-            if courtesy.line_stands() {
-                checkpoint(ours, true);
-            }
+    )
+}
+
+/// The WAL's write lock for a transaction.
+#[inline(never)]
+unsafe extern "C" fn lock_write(file: *mut sqlite3_file, count: c_int, flags: c_int) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    if ours.courtesy.looks_closer(true) {
+        return look_closer(ours, || shm_lock(file, WRITE, count, flags));
+    }
+    let code = shm_lock(file, WRITE, count, flags);
+    if code != SQLITE_OK {
+        return answered(ours, Want::Turn, code);
+    }
+    code
+}
+
+/// The checkpointer's lock, and those for which recovery and checkpoints wait.
+#[inline(never)]
+unsafe extern "C" fn lock_other(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    let code = shm_lock(file, offset, count, flags);
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    if code != SQLITE_OK {
+        return answered(ours, Want::Other, code);
+    }
+    if offset == CHECKPOINT && ours.courtesy.line_stands() {
+        checkpoint(ours, true);
+    }
+    code
+}
+
+/// The write lock is free, or the checkpointer's.
+#[inline(never)]
+unsafe extern "C" fn unlock_write(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    let code = shm_lock(file, offset, count, flags);
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    if ours.courtesy.line_stands() {
+        match offset {
+            WRITE => released(ours),
+            _ => checkpoint(ours, false),
         }
-        UNLOCK_EXCLUSIVE if offset == CHECKPOINT => {
-            if courtesy.line_stands() {
-                checkpoint(ours, false);
-            }
-        }
-        LOCK_EXCLUSIVE if code == SQLITE_BUSY => {
-            let want = if is_turn { Want::Turn } else { Want::Other };
-            refused(ours, want);
-        }
-        LOCK_EXCLUSIVE if is_turn && code == SQLITE_OK => {
-            courtesy.set(WRITING);
-            if courtesy.is(REFUSED) {
-                got(ours, Want::Turn);
-            }
-        }
-        UNLOCK_EXCLUSIVE if is_turn => {
-            courtesy.clear(WRITING);
-            if courtesy.line_stands() {
-                released(ours);
-            }
-        }
-        _ => {}
     }
     code
 }

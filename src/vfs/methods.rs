@@ -76,8 +76,11 @@ macro_rules! pass {
     ($vfs:ident, $name:literal, $on_panic:expr, $method:ident($($argument:expr),*)) => {{
         // SAFETY: SQLite calls a VFS's methods with that VFS.
         let shim = unsafe { Shim::of($vfs) };
+        pass!(shim, shim.base.as_ptr(), $name, $on_panic, $method($($argument),*))
+    }};
+    ($shim:expr, $base:expr, $name:literal, $on_panic:expr, $method:ident($($argument:expr),*)) => {{
+        let (shim, base) = ($shim, $base);
         rim::guard(&shim.sqlite, $name, $on_panic, || {
-            let base = shim.base.as_ptr();
             // SAFETY: the base is on SQLite's list, so it stays, and it has the method: `over` gave
             // ours one only where it did. The arguments are SQLite's own for this very method.
             unsafe { (*base).$method.unwrap_unchecked()(base, $($argument),*) }
@@ -100,13 +103,18 @@ unsafe extern "C" fn x_open(
     };
     // Only a database is wrapped. The others are the base's own files, opened in its szOsFile bytes
     // of our room; but one on another base may need more.
-    if flags & SQLITE_OPEN_MAIN_DB == 0 && shim.elsewhere.is_empty() {
-        return pass!(
-            vfs,
-            "xOpen",
-            SQLITE_CANTOPEN,
-            xOpen(name, file, flags, out_flags)
-        );
+    if flags & SQLITE_OPEN_MAIN_DB == 0 {
+        let straight = shim.elsewhere.straight();
+        if !straight.is_null() {
+            let error = SQLITE_CANTOPEN;
+            return pass!(
+                shim,
+                straight,
+                "xOpen",
+                error,
+                xOpen(name, file, flags, out_flags)
+            );
+        }
     }
     // SAFETY: the same arguments.
     unsafe { open_ours(vfs, name, file, flags, out_flags) }
@@ -131,8 +139,11 @@ unsafe extern "C" fn open_ours(
 
 unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, path: *const c_char, sync: c_int) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS.
-    if unsafe { Shim::of(vfs) }.elsewhere.is_empty() {
-        return pass!(vfs, "xDelete", SQLITE_IOERR_DELETE, xDelete(path, sync));
+    let shim = unsafe { Shim::of(vfs) };
+    let straight = shim.elsewhere.straight();
+    if !straight.is_null() {
+        let error = SQLITE_IOERR_DELETE;
+        return pass!(shim, straight, "xDelete", error, xDelete(path, sync));
     }
     // SAFETY: the same arguments.
     unsafe { delete_elsewhere(vfs, path, sync) }
@@ -162,9 +173,12 @@ unsafe extern "C" fn x_access(
     answer: *mut c_int,
 ) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS.
-    if unsafe { Shim::of(vfs) }.elsewhere.is_empty() {
+    let shim = unsafe { Shim::of(vfs) };
+    let straight = shim.elsewhere.straight();
+    if !straight.is_null() {
         return pass!(
-            vfs,
+            shim,
+            straight,
             "xAccess",
             SQLITE_IOERR_ACCESS,
             xAccess(path, flags, answer)
@@ -202,7 +216,7 @@ fn by_path(
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
     rim::guard(&shim.sqlite, name, error, || {
-        match shim.elsewhere.base_of(path, shim.base) {
+        match shim.elsewhere.base_of(path) {
             Some(base) => call(base.as_ptr()),
             None => error,
         }

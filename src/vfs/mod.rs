@@ -112,7 +112,7 @@ impl Shim {
             sqlite: *sqlite,
             base,
             options: program,
-            elsewhere: base::Elsewhere::new(),
+            elsewhere: base::Elsewhere::new(base),
         });
         let shim = shim.ok_or_else(|| Error::new(SQLITE_NOMEM, "out of memory"))?;
         let shim = NonNull::from(Box::leak(shim));

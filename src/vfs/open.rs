@@ -53,7 +53,7 @@ pub unsafe fn open(
             Ok(base) => base,
             Err(error) => return refuse(shim, &error, path),
         },
-        None => match path.map(|path| shim.elsewhere.base_of(path, shim.base)) {
+        None => match path.map(|path| shim.elsewhere.base_of(path)) {
             Some(Some(base)) => base,
             Some(None) => return SQLITE_CANTOPEN,
             None => shim.base,

@@ -15,7 +15,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 #[inline(always)]
 pub fn guard<R>(sqlite: &Sqlite, method: &str, on_panic: R, body: impl FnOnce() -> R) -> R {
     let body = || {
-        #[cfg(feature = "inject")]
         crate::inject::point(method);
         body()
     };

@@ -261,9 +261,9 @@ impl Waiter {
                 line::served(m, ticket);
                 self.turn.begin(m, self.manners.quantum);
             }
-        } else if self.want != Some(want) {
+        } else if self.want == Some(Want::Turn) {
             // SHARED, on the way to RESERVED.
-            return self.want.is_some();
+            return true;
         }
         self.want = None;
         self.armed = None;
