@@ -17,6 +17,9 @@ struct turnstile_sqlite {
   const char *(*xUriKey)(const char*, int);          /* NULL before SQLite 3.31 */
   char *(*xMprintf)(const char*, ...);
   void (*xFree)(void*);
+  int (*xBusyHandler)(sqlite3*, int(*)(void*,int), void*);
+  int (*xTxnState)(sqlite3*, const char*);           /* NULL before SQLite 3.34 */
+  int (*xIsInterrupted)(sqlite3*);                   /* NULL before SQLite 3.41 */
 };
 
 /*
@@ -27,5 +30,8 @@ struct turnstile_sqlite {
 int turnstile_core_register(
   const turnstile_sqlite *pSqlite, const char *zOptions, int bGuest, char *zErr, int nErr
 );
+
+/* turnstile_busy_handler() for the SQLite behind pSqlite. */
+int turnstile_core_busy_handler(const turnstile_sqlite *pSqlite, sqlite3 *db, int ms);
 
 #endif

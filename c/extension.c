@@ -35,10 +35,17 @@ int turnstile_extension_init(
     .xUriKey = 0,
     .xMprintf = sqlite3_mprintf,
     .xFree = sqlite3_free,
+    .xBusyHandler = sqlite3_busy_handler,
   };
   (void)db;
 #if SQLITE_VERSION_NUMBER>=3031000
   if( sqlite3_libversion_number()>=3031000 ) sqlite.xUriKey = sqlite3_uri_key;
+#endif
+#if SQLITE_VERSION_NUMBER>=3034000
+  if( sqlite3_libversion_number()>=3034000 ) sqlite.xTxnState = sqlite3_txn_state;
+#endif
+#if SQLITE_VERSION_NUMBER>=3041000
+  if( sqlite3_libversion_number()>=3041000 ) sqlite.xIsInterrupted = sqlite3_is_interrupted;
 #endif
   rc = turnstile_core_register(&sqlite, 0, 1, zErr, sizeof(zErr));
   if( rc==SQLITE_OK ) return SQLITE_OK_LOAD_PERMANENTLY;

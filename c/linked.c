@@ -17,6 +17,13 @@ const turnstile_sqlite *turnstile_linked_sqlite(void){
 #endif
     .xMprintf = sqlite3_mprintf,
     .xFree = sqlite3_free,
+    .xBusyHandler = sqlite3_busy_handler,
+#if SQLITE_VERSION_NUMBER>=3034000
+    .xTxnState = sqlite3_txn_state,
+#endif
+#if SQLITE_VERSION_NUMBER>=3041000
+    .xIsInterrupted = sqlite3_is_interrupted,
+#endif
   };
   return &sqlite;
 }
@@ -24,4 +31,8 @@ const turnstile_sqlite *turnstile_linked_sqlite(void){
 int turnstile_register(const char *zOptions){
   char zErr[512];
   return turnstile_core_register(turnstile_linked_sqlite(), zOptions, 0, zErr, sizeof(zErr));
+}
+
+int turnstile_busy_handler(sqlite3 *db, int ms){
+  return turnstile_core_busy_handler(turnstile_linked_sqlite(), db, ms);
 }

@@ -30,6 +30,18 @@ extern "C" {
 */
 int turnstile_register(const char *zOptions);
 
+/*
+** Installs a busy handler on db that waits ms milliseconds, to the millisecond: in turn where there
+** is a queue, at random elsewhere. It replaces sqlite3_busy_timeout(), which works as well (the VFS
+** waits in turn for it, too); this one does not depend on how SQLite's own handler counts.
+**
+** ms<=0 removes the handler: who cannot get in is told SQLITE_BUSY at once.
+**
+** Returns what sqlite3_busy_handler() returns.
+*/
+struct sqlite3;
+int turnstile_busy_handler(struct sqlite3 *db, int ms);
+
 #ifdef __cplusplus
 }
 #endif

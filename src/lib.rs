@@ -3,7 +3,8 @@
 //!
 //! # Purpose
 //! The VFS `turnstile` wraps the stock VFS `unix`. Everything that SQLite does works through it
-//! unchanged; it is the house in which waiting in turn and careful retries live.
+//! unchanged, but for the waiting: writers that find the database locked stand in a line and are
+//! served in turn.
 //!
 //! **The one law: SQLite's own locks are the truth; everything we add is courtesy.** No fault of
 //! ours, of a peer process or of the file system may corrupt a database, lose an acknowledged
@@ -30,6 +31,9 @@
 //! |---|---|
 //! | `sqlite` | the SQLite functions and types that we call, and how they are obtained |
 //! | `vfs` | the C-ABI methods: translate, call, translate back |
+//! | `turn` | the queue: tickets, the sidecar, who is told next |
+//! | `wait` | what a busy connection waits for, and how long |
+//! | `filesystem` | whether processes can share memory where the database lies |
 //! | `environment`, `options` | URI > environment > program > default |
 //! | `error`, `text` | what is said, and that saying it needs no memory |
 //!
@@ -87,4 +91,40 @@ pub use options::{Fs, Options, VfsName};
 #[cfg(feature = "linked")]
 pub fn register(options: Options) -> Result<(), Error> {
     vfs::register(sqlite::linked::sqlite(), options)
+}
+
+/// Makes `connection` wait up to `timeout`, to the millisecond: in turn where there is a queue, at
+/// random elsewhere. Zero: not at all.
+///
+/// `Connection::busy_timeout` works as well, since the VFS waits in turn for it, too; this handler does not
+/// depend on how SQLite's own one counts.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// turnstile::register(turnstile::Options::default())?;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("state.db");
+/// # let flags = rusqlite::OpenFlags::default();
+/// let db = rusqlite::Connection::open_with_flags_and_vfs(path, flags, "turnstile")?;
+/// turnstile::busy_handler(&db, Duration::from_secs(60))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// What `sqlite3_busy_handler` answers.
+#[cfg(feature = "rusqlite")]
+pub fn busy_handler(
+    connection: &rusqlite::Connection,
+    timeout: std::time::Duration,
+) -> Result<(), Error> {
+    // SAFETY: the handle of an open connection.
+    let code = unsafe {
+        let db = connection.handle().cast();
+        wait::handler::install(sqlite::linked::sqlite(), db, timeout)
+    };
+    match code {
+        sqlite::abi::SQLITE_OK => Ok(()),
+        code => Err(Error::new(code, "sqlite3_busy_handler refused the handler")),
+    }
 }

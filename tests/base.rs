@@ -98,6 +98,8 @@ fn names(dir: &Path) -> Vec<String> {
     let name =
         |e: std::io::Result<std::fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
     let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(name).collect();
+    // Every database that was written has its queue beside it, where its path says.
+    names.retain(|name| !name.ends_with("-turnstile"));
     names.sort();
     names
 }

@@ -66,6 +66,7 @@ fn journal_modes() {
                 let mut names: Vec<String> = std::fs::read_dir(dir)
                     .unwrap()
                     .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                    .filter(|name| name != "a.db-turnstile")
                     .collect();
                 names.sort();
                 names

@@ -211,9 +211,19 @@ fn arguments_and_answers() {
         file!(xLock(7), 1006, "7");
         file!(xUnlock(8), 1007, "8");
         file!(xCheckReservedLock(a.cast()), 1008, format!("{a:?}"));
-        for op in (0..100).filter(|&op| op != ffi::SQLITE_FCNTL_VFSNAME) {
+        // Those that turnstile looks at need what they promise.
+        let ours = [ffi::SQLITE_FCNTL_VFSNAME, ffi::SQLITE_FCNTL_BUSYHANDLER];
+        for op in (0..100).filter(|op| !ours.contains(op)) {
             file!(xFileControl(op, a.cast()), 1009, format!("{op} {a:?}"));
         }
+        let mut pair = [ptr::null_mut::<c_void>(); 2];
+        let argument = pair.as_mut_ptr().cast::<c_void>();
+        let line = format!("{} {argument:?}", ffi::SQLITE_FCNTL_BUSYHANDLER);
+        file!(
+            xFileControl(ffi::SQLITE_FCNTL_BUSYHANDLER, argument),
+            1009,
+            line
+        );
         let mut answer: *mut c_char = ptr::null_mut();
         let argument = (&raw mut answer).cast::<c_void>();
         file!(

@@ -26,7 +26,13 @@ pub struct Sqlite {
     uri_key: Option<unsafe extern "C" fn(*const c_char, c_int) -> *const c_char>,
     mprintf: unsafe extern "C" fn(*const c_char, ...) -> *mut c_char,
     free: unsafe extern "C" fn(*mut c_void),
+    busy_handler: unsafe extern "C" fn(*mut c_void, Option<BusyHandler>, *mut c_void) -> c_int,
+    txn_state: Option<unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int>,
+    is_interrupted: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
 }
+
+/// What `sqlite3_busy_handler` takes.
+pub type BusyHandler = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 
 impl Sqlite {
     /// The registered VFS of that name; `None` for the default one.
@@ -84,6 +90,39 @@ impl Sqlite {
             .map(|n| unsafe { uri_key(name, n) })
             .take_while(|key| !key.is_null())
             .try_for_each(&mut visit)
+    }
+
+    /// Installs a busy handler, or removes it.
+    ///
+    /// # Safety
+    /// `db` is an open connection; `argument` is what `handler` takes.
+    pub unsafe fn set_busy_handler(
+        &self,
+        db: *mut c_void,
+        handler: Option<BusyHandler>,
+        argument: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { (self.busy_handler)(db, handler, argument) }
+    }
+
+    /// Whether `db` is in the middle of a transaction; false if this SQLite cannot tell (before 3.34).
+    ///
+    /// # Safety
+    /// `db` is an open connection, and we are inside of a call of it.
+    pub unsafe fn is_in_transaction(&self, db: *mut c_void) -> bool {
+        // SAFETY: the caller's promise; NULL means any of its databases. SQLITE_TXN_NONE is 0.
+        self.txn_state
+            .is_some_and(|state| unsafe { state(db, ptr::null()) } > 0)
+    }
+
+    /// Whether `sqlite3_interrupt` was called; `None` if this SQLite cannot tell (before 3.41).
+    ///
+    /// # Safety
+    /// `db` is an open connection.
+    pub unsafe fn is_interrupted(&self, db: *mut c_void) -> Option<bool> {
+        // SAFETY: the caller's promise.
+        self.is_interrupted.map(|asked| unsafe { asked(db) } != 0)
     }
 
     /// SQLITE_FCNTL_VFSNAME, after the base has answered: puts our name before the base's.

@@ -38,6 +38,8 @@ pub enum Word {
     Lapses,
     /// Counter: turns that were handed to a waiter.
     Turns,
+    /// Counter: writes that SQLite refused in the middle of a transaction, where nobody may wait.
+    Upgrades,
     /// A ticket's place; see [`Place`].
     Place(u32),
     /// When a place's owner last ran, or was last told, in nanoseconds.
@@ -57,6 +59,7 @@ impl Word {
             Word::Drain => 48,
             Word::Overtakes => 56,
             Word::Lapses => 57,
+            Word::Upgrades => 58,
             Word::Turns => 64,
             Word::Place(ticket) => HEADER + (ticket % CAPACITY) as usize * 2,
             Word::Stamp(ticket) => HEADER + (ticket % CAPACITY) as usize * 2 + 1,
@@ -191,7 +194,7 @@ mod tests {
         use Word::*;
         let mut seen = std::collections::HashSet::new();
         let header = [
-            Magic, Line, TurnUntil, Pause, Watch, Gate, Drain, Overtakes, Lapses, Turns,
+            Magic, Line, TurnUntil, Pause, Watch, Gate, Drain, Overtakes, Lapses, Turns, Upgrades,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
         for word in header.into_iter().chain(places) {

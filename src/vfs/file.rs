@@ -204,7 +204,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     });
     let code = call!(file, xClose());
     // Only now: the next in line shall find the locks gone.
-    rim::guard(&file.shim.sqlite, "xClose", (), || file.courtesy.close());
+    rim::guard(&file.shim.sqlite, "leave", (), || file.courtesy.close());
     // SAFETY: the base's file is closed.
     unsafe { file.room.free() };
     if code == SQLITE_OK { ours } else { code }

@@ -225,15 +225,19 @@ extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
         let courtesy = &file.courtesy;
         match code {
             SQLITE_BUSY => {
-                if courtesy.with(file, |waiter| waiter.refused(want)).is_some() {
+                courtesy.with(file, |waiter| waiter.refused(want));
+                if let Some(waiter) = courtesy.waiter.get() {
                     courtesy.set(REFUSED);
-                    courtesy.waiter.get().map(note::leave);
+                    note::leave(waiter);
                 }
             }
             SQLITE_OK => {
-                if courtesy.with(file, |waiter| waiter.got(want)) != Some(true) {
+                let waits = courtesy.with(file, |waiter| waiter.got(want));
+                if waits != Some(true) {
                     courtesy.clear(REFUSED);
-                    courtesy.waiter.get().map(note::forget);
+                    if let Some(waiter) = courtesy.waiter.get() {
+                        note::forget(waiter);
+                    }
                 } else if !courtesy.is(WAL) {
                     // SHARED, and RESERVED was refused before: it looks closer then.
                     courtesy.words.set(UNKNOWN.as_ptr());
@@ -282,14 +286,15 @@ pub unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int 
         return unsafe {
             match level {
                 SQLITE_LOCK_RESERVED => lock_reserved(file),
-                _ => lock_exclusive(file),
+                _ => lock_exclusive(file, level),
             }
         };
     }
     let code = lock(file, level);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    if code != SQLITE_OK || ours.courtesy.is(REFUSED) {
+    // One branch for both.
+    if code | c_int::from(ours.courtesy.flags.get() & REFUSED) != 0 {
         return answered(ours, Want::Shared, code);
     }
     code
@@ -333,14 +338,14 @@ fn look_closer(ours: &File, lock: impl FnOnce() -> c_int) -> c_int {
 }
 
 #[inline(never)]
-unsafe extern "C" fn lock_exclusive(file: *mut sqlite3_file) -> c_int {
+unsafe extern "C" fn lock_exclusive(file: *mut sqlite3_file, level: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
     if !courtesy.is(WRITING) {
-        return lock_alone(ours, file);
+        return lock_alone(ours, file, level);
     }
-    let code = lock(file, SQLITE_LOCK_EXCLUSIVE);
+    let code = lock(file, level);
     if code != SQLITE_OK {
         return answered(ours, Want::Drain, code);
     }
@@ -350,14 +355,14 @@ unsafe extern "C" fn lock_exclusive(file: *mut sqlite3_file) -> c_int {
 /// EXCLUSIVE without RESERVED: for a hot journal, or by somebody who wants to be alone.
 #[cold]
 #[inline(never)]
-extern "C" fn lock_alone(ours: &File, file: *mut sqlite3_file) -> c_int {
+extern "C" fn lock_alone(ours: &File, file: *mut sqlite3_file, level: c_int) -> c_int {
     let courtesy = &ours.courtesy;
     if courtesy.is(WAL) && courtesy.line_stands() && !courtesy.is_unknown() {
         // A WAL's close (sqlite3WalClose) wants to be the last one, and it is not: those who wait hold
         // SHARED. To ask would raise PENDING until the file is closed, and keep newcomers out.
         return SQLITE_BUSY;
     }
-    let code = lock(file, SQLITE_LOCK_EXCLUSIVE);
+    let code = lock(file, level);
     answered(ours, Want::Other, code);
     // Also if it was refused: PENDING may be left.
     courtesy.set(WRITING);

@@ -95,12 +95,8 @@ unsafe extern "C" fn x_open(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite calls a VFS's methods with that VFS; xOpen gets room for our szOsFile.
-    let shim = unsafe {
-        // SQLite closes a file whose pMethods are set, even if xOpen failed.
-        (*file).pMethods = ptr::null();
-        Shim::of(vfs)
-    };
+    // SAFETY: SQLite calls a VFS's methods with that VFS.
+    let shim = unsafe { Shim::of(vfs) };
     // Only a database is wrapped. The others are the base's own files, opened in its szOsFile bytes
     // of our room; but one on another base may need more.
     if flags & SQLITE_OPEN_MAIN_DB == 0 {
@@ -129,8 +125,12 @@ unsafe extern "C" fn open_ours(
     flags: c_int,
     out_flags: *mut c_int,
 ) -> c_int {
-    // SAFETY: SQLite calls a VFS's methods with that VFS.
-    let shim = unsafe { Shim::of(vfs) };
+    // SAFETY: SQLite calls a VFS's methods with that VFS; xOpen gets room for our szOsFile.
+    let shim = unsafe {
+        // SQLite closes a file whose pMethods are set, even if xOpen failed.
+        (*file).pMethods = ptr::null();
+        Shim::of(vfs)
+    };
     rim::guard(&shim.sqlite, "xOpen", SQLITE_CANTOPEN, || {
         // SAFETY: the arguments of xOpen.
         unsafe { open::open(shim, name, file, flags, out_flags) }

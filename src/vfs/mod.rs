@@ -22,7 +22,7 @@ mod locks;
 pub mod memory;
 mod methods;
 mod open;
-mod rim;
+pub mod rim;
 
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::*;

@@ -27,6 +27,14 @@ pub fn guard<R>(sqlite: &Sqlite, method: &str, on_panic: R, body: impl FnOnce() 
     }
 }
 
+/// The same where there is no SQLite to tell.
+pub fn quietly<R>(on_panic: R, body: impl FnOnce() -> R) -> R {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|payload| {
+        std::mem::forget(payload);
+        on_panic
+    })
+}
+
 #[cold]
 fn report(sqlite: &Sqlite, method: &str, payload: Box<dyn Any + Send>) {
     let reason = match (

@@ -32,6 +32,7 @@
 //! | `handler` | a busy handler of our own |
 
 pub mod backoff;
+pub mod handler;
 pub mod note;
 pub mod patience;
 pub mod waiter;

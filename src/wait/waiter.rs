@@ -16,7 +16,7 @@ use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Turn};
 use crate::turn::{sidecar, signal};
 use std::ffi::{CStr, c_int, c_void};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What a lock call was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +229,11 @@ impl Waiter {
         // One who was refused and did not come to wait has no place in the line: it has a handler of its own, or
         // none, or cannot wait in the middle of a transaction. It may try when those who were there before it
         // have been served.
+        if self.is_upgrade() {
+            // It cannot come to wait at all, and SQLite would let it try.
+            m.add(Word::Overtakes, 1);
+            return true;
+        }
         match self.due {
             Some(due) if line.head.wrapping_sub(due) as i32 >= 0 => {
                 m.add(Word::Overtakes, 1);
@@ -242,13 +247,41 @@ impl Waiter {
         }
     }
 
+    /// Whether this is a write in a transaction that has begun by reading. SQLite does not wait for
+    /// it (`btreeBeginTrans`): the one who has the lock may wait for our read lock to go.
+    fn is_upgrade(&self) -> bool {
+        // SAFETY: sqlite3BtreeOpen announced the address, which lives as long as the file is open; a
+        // lock method is called from inside of the connection.
+        self.connection
+            .db
+            .is_some_and(|db| unsafe { self.sqlite.is_in_transaction(*db.as_ptr()) })
+    }
+
     /// A lock call was refused, by SQLite's lock or by [`Waiter::may_try`].
     pub fn refused(&mut self, want: Want) {
+        if want == Want::Turn && self.is_upgrade() {
+            self.explain_upgrade();
+        }
         if self.want != Some(want) {
             self.armed = None;
             self.attempt = 0;
         }
         self.want = Some(want);
+    }
+
+    /// Counted, and explained once in the life of a process.
+    fn explain_upgrade(&self) {
+        static EXPLAINED: AtomicBool = AtomicBool::new(false);
+        if let Some(m) = &self.line {
+            m.add(Word::Upgrades, 1);
+        }
+        if !EXPLAINED.swap(true, Ordering::Relaxed) {
+            let path = PathEnd(self.database);
+            self.log(format_args!(
+                "a transaction on {path} began by reading and cannot write now: SQLite does not \
+                 wait there, whatever the timeout. Use BEGIN IMMEDIATE"
+            ));
+        }
     }
 
     /// A lock call succeeded. Says whether there is something that we still wait for.
@@ -301,6 +334,7 @@ impl Waiter {
     /// The connection is closed.
     pub fn close(&mut self) {
         let Some(m) = self.line.take() else { return };
+        crate::inject::kill_point("closing");
         if let Some(ticket) = self.ticket.take() {
             line::give_up(&m, ticket);
         }
@@ -366,6 +400,36 @@ impl Waiter {
         }
     }
 
+    /// `turnstile_busy_handler`'s part of the wait: false if the time is over.
+    pub fn handle(&mut self, timeout: u64, is_first: bool) -> Option<bool> {
+        let want = self.want?;
+        let now = mapped::now();
+        let at = match self.deadline.filter(|_| !is_first) {
+            Some(deadline) => deadline.at,
+            None => now + timeout,
+        };
+        if now >= at {
+            self.deadline = None;
+            self.leave_line();
+            return Some(false);
+        }
+        let (steps, returned) = (0, now);
+        self.deadline = Some(Deadline {
+            at,
+            steps,
+            returned,
+        });
+        self.wait(want, at);
+        Some(true)
+    }
+
+    /// Whether somebody has called `sqlite3_interrupt`; `None` if this SQLite cannot tell.
+    fn is_interrupted(&self) -> Option<bool> {
+        let db = self.connection.db?;
+        // SAFETY: as for `is_upgrade`: a busy handler is called from inside of the connection.
+        unsafe { self.sqlite.is_interrupted(*db.as_ptr()) }
+    }
+
     /// Waits for `want` until it may be worth to ask again, at most until `until`.
     pub fn wait(&mut self, want: Want, until: u64) {
         self.attempt += 1;
@@ -408,12 +472,15 @@ impl Waiter {
                     }
                 },
             };
-            let outcome = line::wait(m, &mut ticket, until);
+            let outcome = self.wait_with(m, &mut ticket, until);
             self.ticket = Some(ticket);
             match outcome {
                 Outcome::Try => return true,
                 Outcome::TimeOver => {
                     self.leave_line();
+                    if let Some(deadline) = &mut self.deadline {
+                        deadline.at = deadline.at.min(mapped::now());
+                    }
                     return true;
                 }
                 Outcome::Lapsed => {
@@ -425,6 +492,26 @@ impl Waiter {
             }
         }
         false
+    }
+
+    /// [`line::wait`], looking up from time to time whether SQLite is to be interrupted. In a long
+    /// line the looks become rarer, or they would cost more than the waiting.
+    fn wait_with(&self, m: &Mapped, ticket: &mut Ticket, until: u64) -> Outcome {
+        const LOOK: u64 = 80_000_000;
+        const MANY: u64 = 256;
+        loop {
+            let before = self.is_interrupted();
+            let many = line::line(m).map_or(1, |line| u64::from(line.len()) / MANY);
+            let look = match before {
+                Some(true) => return Outcome::TimeOver,
+                Some(false) => until.min(m.now() + LOOK * many.max(1)),
+                None => until,
+            };
+            let outcome = line::wait(m, ticket, look);
+            if outcome != Outcome::TimeOver || look == until {
+                return outcome;
+            }
+        }
     }
 
     fn leave_line(&mut self) {
