@@ -52,6 +52,8 @@ fn it_is_served_when_the_lock_is_free() {
     for journal in ["wal", "delete"] {
         let dir = tempfile::tempdir().unwrap();
         let holder = held(dir.path(), journal);
+        // A look of the waiter's may hold SHARED just then.
+        holder.busy_timeout(Duration::from_secs(5)).unwrap();
         let path = dir.path().join("a.db");
         let waiter = std::thread::spawn(move || {
             let db = open(&path);
