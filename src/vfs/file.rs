@@ -12,7 +12,7 @@
 //!                                    '--------------^
 //! ```
 
-use super::locks::{Courtesy, x_lock, x_shm_lock, x_shm_map, x_unlock};
+use super::locks::{Courtesy, x_lock, x_shm_lock, x_shm_map, x_shm_unmap, x_unlock};
 use super::memory::try_box;
 use super::open::Room;
 use super::{Shim, rim};
@@ -325,10 +325,6 @@ unsafe extern "C" fn x_shm_barrier(file: *mut sqlite3_file) {
     let file = unsafe { File::of(file) };
     rim::guard(&file.shim.sqlite, "xShmBarrier", (), || ());
     call!(file, xShmBarrier());
-}
-
-unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {
-    pass!(file, "xShmUnmap", SQLITE_IOERR_SHMMAP, xShmUnmap(delete))
 }
 
 unsafe extern "C" fn x_fetch(

@@ -402,6 +402,12 @@ pub unsafe extern "C" fn x_shm_map(
     )
 }
 
+pub unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    unsafe { File::of(file) }.courtesy.clear(WAL);
+    pass!(file, "xShmUnmap", SQLITE_IOERR_SHMMAP, xShmUnmap(delete))
+}
+
 pub unsafe extern "C" fn x_shm_lock(
     file: *mut sqlite3_file,
     offset: c_int,
@@ -466,10 +472,10 @@ unsafe extern "C" fn lock_other(
     let code = shm_lock(file, offset, count, flags);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    if code != SQLITE_OK {
-        return answered(ours, Want::Other, code);
+    if code != SQLITE_OK || ours.courtesy.is(REFUSED) {
+        answered(ours, Want::Other, code);
     }
-    if offset == CHECKPOINT && ours.courtesy.line_stands() {
+    if code == SQLITE_OK && offset == CHECKPOINT && ours.courtesy.line_stands() {
         checkpoint(ours, true);
     }
     code

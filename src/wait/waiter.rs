@@ -287,8 +287,6 @@ impl Waiter {
     /// A lock call succeeded. Says whether there is something that we still wait for.
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
-            self.deadline = None;
-            self.debt = 0;
             self.due = None;
             if let (Some(m), Some(ticket)) = (&self.line, self.ticket.take()) {
                 line::served(m, ticket);
@@ -298,6 +296,10 @@ impl Waiter {
             // SHARED, on the way to RESERVED.
             return true;
         }
+        // Should the same statement have to wait once more, it gets its whole time again: rather that
+        // than too little for the next one.
+        self.deadline = None;
+        self.debt = 0;
         self.want = None;
         self.armed = None;
         self.attempt = 0;
@@ -307,6 +309,10 @@ impl Waiter {
     /// The write lock was released while a line stands, or somebody waits at the gate.
     pub fn released(&mut self) {
         let Some(m) = &self.line else { return };
+        if self.ticket.is_some() {
+            // It was refused the lock and waits itself: as the head it would tell itself, without end.
+            return;
+        }
         signal::ring(m, Word::Gate);
         match line::line(m) {
             Some(line) if line.len() > 0 => self.turn.released(m, self.manners.quantum),
