@@ -117,6 +117,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64) -> Outcome {
             if turn <= now && (told || ticket.polls == 0) {
                 m.store(Word::Stamp(ticket.number), now);
                 ticket.polls += 1;
+                crate::inject::kill_point("trying");
                 return Outcome::Try;
             }
             let longest = POLL_LAST.min(POLL_FIRST << ticket.polls.min(8));
@@ -218,6 +219,7 @@ pub fn tell_head(m: &impl Machine) -> bool {
                 }
                 // Between its last look and its sleep; or stopped; or dead.
                 m.replace(word, told.into(), place.with(State::Called).into());
+                crate::inject::kill_point("called");
                 if m.is_alive(place.member) {
                     return true;
                 }
@@ -228,7 +230,7 @@ pub fn tell_head(m: &impl Machine) -> bool {
     true
 }
 
-/// Moves the head behind `ticket`, if it is the head.
+/// Moves the head behind `ticket`, if it is the head. Whoever is the head then is told nothing.
 pub(super) fn advance(m: &impl Machine, ticket: u32) -> bool {
     while let Some(line) = line(m) {
         if line.head != ticket || line.len() == 0 {
@@ -239,6 +241,8 @@ pub(super) fn advance(m: &impl Machine, ticket: u32) -> bool {
             ..line
         };
         if m.replace(Word::Line, line.into(), shorter.into()) {
+            crate::inject::kill_point("advanced");
+            super::watch::hand_on(m, shorter);
             return true;
         }
     }
@@ -247,6 +251,7 @@ pub(super) fn advance(m: &impl Machine, ticket: u32) -> bool {
 
 /// Leaves the line with the lock in hand.
 pub fn served(m: &impl Machine, ticket: Ticket) {
+    crate::inject::kill_point("served");
     m.add(Word::Turns, 1);
     leave_place(m, ticket);
 }

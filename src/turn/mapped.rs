@@ -161,8 +161,10 @@ impl Machine for Mapped {
         u32::try_from(woken).unwrap_or(0)
     }
 
-    /// By signal 0. A process of another namespace, or one that has taken the number of a dead one,
-    /// counts as alive, and so does a zombie: the watcher passes over whoever does not answer.
+    /// By signal 0, and then by whether its parent could wait for it: one that was killed stays a
+    /// zombie until then, which may be long (Python's multiprocessing waits at `join`). A process of
+    /// another namespace, or one that has taken the number of a dead one, counts as alive: the watcher
+    /// passes over whoever does not answer.
     fn is_alive(&self, member: u32) -> bool {
         let pid = (member & PID_MASK) as libc::pid_t;
         if member & !PID_MASK != namespace() || pid == 0 {
@@ -170,11 +172,30 @@ impl Machine for Mapped {
         }
         // SAFETY: signal 0 only asks.
         let there = unsafe { libc::kill(pid, 0) } == 0;
-        there || Errno::last() != Errno::ESRCH
+        (there || Errno::last() != Errno::ESRCH) && !is_zombie(pid)
     }
 
     fn random(&self) -> u32 {
         random()
+    }
+}
+
+/// Whether the process is over and only its number is left. If that cannot be told, it is not.
+fn is_zombie(pid: libc::pid_t) -> bool {
+    // SAFETY: plain system calls; the descriptor is closed on exec and nobody else's.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0) as libc::c_int;
+        if fd < 0 {
+            return false;
+        }
+        let mut ended = libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let ready = libc::poll(&mut ended, 1, 0);
+        libc::close(fd);
+        ready > 0
     }
 }
 

@@ -35,10 +35,12 @@ pub const LONGEST_PAUSE: u64 = 100_000_000;
 /// and from then on *every* commit is followed by a checkpoint (`sqlite3WalDefaultHook`).
 pub fn pause(m: &impl Machine) {
     m.store(Word::Pause, m.now() + LONGEST_PAUSE - 1);
+    crate::inject::kill_point("pausing");
 }
 
 /// The checkpoint is over.
 pub fn resume(m: &impl Machine) {
+    crate::inject::kill_point("resuming");
     m.store(Word::Pause, 0);
     tell_head(m);
 }
@@ -76,6 +78,7 @@ impl Turn {
 
     /// The lock was released while a line stands.
     pub fn released(&mut self, m: &impl Machine, quantum: u64) {
+        crate::inject::kill_point("releasing");
         let now = m.now();
         self.released = now;
         if self.until == 0 {
@@ -89,6 +92,7 @@ impl Turn {
         } else if !self.announced {
             self.announced = true;
             m.store(Word::TurnUntil, self.until);
+            crate::inject::kill_point("announced");
             tell_head(m);
         }
     }

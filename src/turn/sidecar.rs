@@ -102,6 +102,7 @@ fn make(path: &CStr, database: &CStr, flags: OFlag) -> Result<OwnedFd, Trouble> 
     crate::inject::kill_point("making");
     match open(path, flags | OFlag::O_CREAT | OFlag::O_EXCL, mode) {
         Ok(file) => {
+            crate::inject::kill_point("made");
             resemble(&file, &owner, mode);
             Ok(file)
         }
@@ -172,6 +173,7 @@ pub fn mend(mapped: &Mapped) -> Result<(), Trouble> {
         // In case somebody sleeps there.
         mapped.wake(Word::Place(place), 1);
     }
+    crate::inject::kill_point("mended");
     mapped.store(Word::Magic, MAGIC);
     Ok(())
 }

@@ -16,6 +16,7 @@ pub fn arm(m: &impl Machine, word: Word) -> u64 {
     loop {
         let now = m.load(word);
         if now & ARMED != 0 || m.replace(word, now, now | ARMED) {
+            crate::inject::kill_point("arming");
             return now | ARMED;
         }
     }
@@ -32,6 +33,7 @@ pub fn ring(m: &impl Machine, word: Word) {
     if now & ARMED != 0 {
         let next = u64::from((now as u32).wrapping_add(1));
         if m.replace(word, now, next) {
+            crate::inject::kill_point("ringing");
             m.wake(word, i32::MAX as u32);
         }
     }

@@ -4,7 +4,9 @@
 //! (that is what makes a turn cost one wake), so it does not know. And if all did it, a thousand waiters would wake
 //! a thousand times in each of these few milliseconds.
 //!
-//! Invariant: a line of two or more has a watcher, or gets one within [`BACKSTOP`].
+//! Invariant: a line of two or more has a watcher that is not its head, or gets one when somebody leaves
+//! it, and within [`BACKSTOP`] even if nobody does. (The head cannot watch itself: if it dies between
+//! being told and being served, it is for the watcher to notice.)
 
 use super::layout::{Line, State, Watch, Word};
 use super::line::{Ticket, advance, line, place, tell_head};
@@ -34,12 +36,17 @@ fn ms(ns: u64) -> u32 {
     (ns / 1_000_000) as u32
 }
 
+/// Whether that one watches.
+fn is_there(watch: Watch, line: Line, now: u64) -> bool {
+    line.position(watch.ticket).is_some_and(|p| p > 0)
+        && ms(now).wrapping_sub(watch.seen_ms) < STALE_MS
+}
+
 /// Until when a waiter that is not the head may sleep.
 pub fn next_look(m: &impl Machine, ticket: &mut Ticket, line: Line, now: u64) -> u64 {
     let word = m.load(Word::Watch);
     let watch = Watch::from(word);
-    let there = line.position(watch.ticket).is_some_and(|p| p > 0)
-        && ms(now).wrapping_sub(watch.seen_ms) < STALE_MS;
+    let there = is_there(watch, line, now);
     let mine = Watch {
         ticket: ticket.number,
         seen_ms: ms(now),
@@ -106,7 +113,9 @@ fn age(now: u64, stamp: u64) -> u64 {
 }
 
 fn pass_over(m: &impl Machine, line: Line) {
+    crate::inject::kill_point("blaming");
     if advance(m, line.head) {
+        crate::inject::kill_point("lapsed");
         m.add(Word::Lapses, 1);
     }
 }
@@ -118,16 +127,32 @@ pub fn resign(m: &impl Machine, ticket: Ticket) {
         return;
     }
     let Some(line) = line(m) else { return };
+    if line.tail.wrapping_sub(1) != ticket.number {
+        hand_over(m, word, line);
+    }
+}
+
+/// After the head has moved: if the watcher is the head now, or was one of those who are gone, the one who
+/// came last watches on.
+pub fn hand_on(m: &impl Machine, line: Line) {
+    let word = m.load(Word::Watch);
+    if line.len() >= 2 && !is_there(word.into(), line, m.now()) {
+        hand_over(m, word, line);
+    }
+}
+
+fn hand_over(m: &impl Machine, word: u64, line: Line) {
     let last = line.tail.wrapping_sub(1);
-    if last == ticket.number || line.position(last).is_none() {
+    if line.position(last).is_none() {
         return;
     }
     let next = Watch {
         ticket: last,
         seen_ms: ms(m.now()),
     };
-    // It sleeps; woken, it finds out that it watches.
     if m.replace(Word::Watch, word, next.into()) {
+        crate::inject::kill_point("resigned");
+        // It sleeps; woken, it finds out that it watches.
         m.wake(Word::Place(last), 1);
     }
 }
