@@ -12,7 +12,7 @@ use super::locks::Courtesy;
 use super::{Shim, base, explain};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
-use crate::wait::waiter::Manners;
+use crate::wait::manners::Manners;
 use crate::{Error, Options, options};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;

@@ -26,13 +26,17 @@
 //! | file | idea |
 //! |---|---|
 //! | `waiter` | one connection's waiting |
+//! | `attachment` | a connection's hold on the sidecar |
+//! | `manners` | how one database is waited for |
 //! | `note` | from the lock call that failed to `xSleep` |
 //! | `patience` | how long the application's busy timeout lets us wait |
 //! | `backoff` | randomized exponential backoff |
 //! | `handler` | a busy handler of our own |
 
+mod attachment;
 pub mod backoff;
 pub mod handler;
+pub mod manners;
 pub mod note;
 pub mod patience;
 pub mod waiter;

@@ -3,18 +3,19 @@
 //! Invariant: nothing in here touches SQLite's files. It is used by the thread that is inside of the
 //! connection, and by `xSleep` on the thread that was refused last; the mutex is for the day when those are two.
 
+use super::attachment::Attachment;
 use super::backoff::Backoff;
+use super::manners::Manners;
 use super::patience::{self, Handler};
-use crate::filesystem;
-use crate::options::Options;
 use crate::sqlite::Sqlite;
+use crate::sqlite::abi::SQLITE_WARNING;
 use crate::text::PathEnd;
 use crate::turn::layout::Word;
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Turn};
-use crate::turn::{sidecar, signal};
+use crate::turn::signal;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -30,36 +31,6 @@ pub enum Want {
     Drain,
     /// Recovery, a checkpoint.
     Other,
-}
-
-/// How one database is waited for: what its options say.
-#[derive(Clone, Copy)]
-pub struct Manners {
-    pub fair: bool,
-    /// Nanoseconds.
-    pub quantum: u64,
-    pub backoff: Backoff,
-    pub fs: crate::Fs,
-}
-
-impl Manners {
-    /// The backoff's defaults; see `backoff` for the measurements that chose them.
-    const FIRST_US: u32 = 200;
-    const CAP_US: u32 = 5_000;
-
-    pub fn of(options: &Options) -> Manners {
-        let ns = |us: u32| u64::from(us) * 1_000;
-        let first = ns(options.backoff_us.unwrap_or(Self::FIRST_US));
-        Manners {
-            fair: options.fair,
-            quantum: ns(options.quantum_us),
-            backoff: Backoff {
-                first,
-                cap: ns(options.backoff_cap_us.unwrap_or(Self::CAP_US)).max(first),
-            },
-            fs: options.fs,
-        }
-    }
 }
 
 /// What SQLite told about a connection through file controls.
@@ -82,19 +53,13 @@ struct Deadline {
 
 const AT_ONCE: u64 = 100_000_000;
 
-/// The sidecar is looked for again at most this often after it could not be had.
-const PATIENCE_WITH_TROUBLE: u64 = 1_000_000_000;
-
 pub struct Waiter {
     sqlite: Sqlite,
     manners: Manners,
     /// SQLite keeps it until xClose.
     database: &'static CStr,
     connection: Connection,
-    /// The sidecar's path, terminated.
-    path: Vec<u8>,
-    line: Option<Mapped>,
-    troubled: Option<u64>,
+    sidecar: Attachment,
     ticket: Option<Ticket>,
     turn: Turn,
     want: Option<Want>,
@@ -125,9 +90,7 @@ impl Waiter {
             manners,
             database,
             connection,
-            path: sidecar::path_of(database)?,
-            line: None,
-            troubled: None,
+            sidecar: Attachment::new(sqlite, manners, database)?,
             ticket: None,
             turn: Turn::default(),
             want: None,
@@ -141,69 +104,24 @@ impl Waiter {
 
     /// The words that the lock methods look at; `None` if there is no line.
     pub fn words(&self) -> Option<*const AtomicU64> {
-        self.line.as_ref().map(Mapped::words)
-    }
-
-    fn path(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.path).unwrap_or_default()
+        self.sidecar.line().map(Mapped::words)
     }
 
     /// Opens the sidecar, if that is possible and allowed here.
     pub fn attach(&mut self, create: bool) {
-        if self.line.is_some() || !self.manners.fair {
-            return;
-        }
-        let now = mapped::now();
-        if self
-            .troubled
-            .is_some_and(|since| now < since + PATIENCE_WITH_TROUBLE)
-        {
-            return;
-        }
-        if !filesystem::can_share_memory(self.database, self.manners.fs) {
-            self.troubled = Some(u64::MAX - PATIENCE_WITH_TROUBLE);
-            return;
-        }
-        match sidecar::attach(self.path(), self.database, create) {
-            Ok(line) => {
-                self.line = line;
-                self.troubled = None;
-            }
-            Err(trouble) => {
-                if self.troubled.is_none() {
-                    let path = PathEnd(self.path());
-                    self.log(format_args!(
-                        "no queue for {path}: {trouble}. Writers wait at random instead"
-                    ));
-                }
-                self.troubled = Some(now);
-            }
-        }
-    }
-
-    fn log(&self, text: impl std::fmt::Display) {
-        const SQLITE_WARNING: c_int = 28;
-        self.sqlite
-            .log(SQLITE_WARNING, format_args!("turnstile: {text}"));
+        self.sidecar.attach(create);
     }
 
     /// The sidecar is not what it was: deleted, replaced, or full of garbage. Looks for it anew.
     fn reattach(&mut self) {
         self.ticket = None;
         self.armed = None;
-        if let Some(old) = self.line.take()
-            && !sidecar::is_at(&old, self.path())
-        {
-            sidecar::retire(&old);
-        }
-        self.attach(true);
+        self.sidecar.renew();
     }
 
     /// Whether the sidecar is still the one at its path; asked every few thousand transactions.
     pub fn verify(&mut self) {
-        if let Some(line) = &self.line
-            && !sidecar::is_at(line, self.path())
-        {
+        if self.sidecar.is_elsewhere() {
             self.reattach();
         }
     }
@@ -211,7 +129,9 @@ impl Waiter {
     /// The write turn is wanted: may SQLite's lock be asked for? Called only if a line stands, or if
     /// this connection has been refused something.
     pub fn may_try(&mut self) -> bool {
-        let Some(m) = &self.line else { return true };
+        let Some(m) = self.sidecar.line() else {
+            return true;
+        };
         let Some(line) = line::line(m) else {
             self.reattach();
             return true;
@@ -272,13 +192,13 @@ impl Waiter {
     /// Counted, and explained once in the life of a process.
     fn explain_upgrade(&self) {
         static EXPLAINED: AtomicBool = AtomicBool::new(false);
-        if let Some(m) = &self.line {
+        if let Some(m) = self.sidecar.line() {
             m.add(Word::Upgrades, 1);
         }
         if !EXPLAINED.swap(true, Ordering::Relaxed) {
             let path = PathEnd(self.database);
-            self.log(format_args!(
-                "a transaction on {path} began by reading and cannot write now: SQLite does not \
+            self.sqlite.log(SQLITE_WARNING, format_args!(
+                "turnstile: a transaction on {path} began by reading and cannot write now: SQLite does not \
                  wait there, whatever the timeout. Use BEGIN IMMEDIATE"
             ));
         }
@@ -288,7 +208,7 @@ impl Waiter {
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
             self.due = None;
-            if let (Some(m), Some(ticket)) = (&self.line, self.ticket.take()) {
+            if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket.take()) {
                 line::served(m, ticket);
                 self.turn.begin(m, self.manners.quantum);
             }
@@ -308,7 +228,7 @@ impl Waiter {
 
     /// The write lock was released while a line stands, or somebody waits at the gate.
     pub fn released(&mut self) {
-        let Some(m) = &self.line else { return };
+        let Some(m) = self.sidecar.line() else { return };
         if self.ticket.is_some() {
             // It was refused the lock and waits itself: as the head it would tell itself, without end.
             return;
@@ -323,7 +243,7 @@ impl Waiter {
 
     /// This connection begins or ends a checkpoint while a line stands.
     pub fn checkpoint(&mut self, begins: bool) {
-        match &self.line {
+        match self.sidecar.line() {
             Some(m) if begins => quantum::pause(m),
             Some(m) => quantum::resume(m),
             None => {}
@@ -332,14 +252,16 @@ impl Waiter {
 
     /// A reader left while a writer waits for that.
     pub fn reader_left(&self) {
-        if let Some(m) = &self.line {
+        if let Some(m) = self.sidecar.line() {
             signal::ring(m, Word::Drain);
         }
     }
 
     /// The connection is closed.
     pub fn close(&mut self) {
-        let Some(m) = self.line.take() else { return };
+        let Some(m) = self.sidecar.detach() else {
+            return;
+        };
         crate::inject::kill_point("closing");
         if let Some(ticket) = self.ticket.take() {
             line::give_up(&m, ticket);
@@ -460,9 +382,9 @@ impl Waiter {
     fn wait_in_line(&mut self, until: u64) -> bool {
         self.due = None;
         for _ in 0..16 {
-            let Some(m) = &self.line else {
-                self.attach(true);
-                if self.line.is_none() {
+            let Some(m) = self.sidecar.line() else {
+                self.sidecar.attach(true);
+                if self.sidecar.line().is_none() {
                     return false;
                 }
                 continue;
@@ -521,15 +443,15 @@ impl Waiter {
     }
 
     fn leave_line(&mut self) {
-        if let (Some(m), Some(ticket)) = (&self.line, self.ticket.take()) {
+        if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket.take()) {
             line::give_up(m, ticket);
         }
     }
 
     /// The first time it only asks to be woken: the lock may have been freed before that.
     fn wait_for_signal(&mut self, word: Word, poll: Backoff, until: u64) {
-        self.attach(false);
-        let Some(m) = &self.line else {
+        self.sidecar.attach(false);
+        let Some(m) = self.sidecar.line() else {
             return self.back_off(until);
         };
         match self.armed.take() {
