@@ -210,7 +210,7 @@ impl Waiter {
             self.due = None;
             if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket.take()) {
                 line::served(m, ticket);
-                self.turn.begin(m, self.manners.quantum);
+                self.turn.begin(m, self.manners.quantum());
             }
         } else if self.want == Some(Want::Turn) {
             // SHARED, on the way to RESERVED.
@@ -235,7 +235,7 @@ impl Waiter {
         }
         signal::ring(m, Word::Gate);
         match line::line(m) {
-            Some(line) if line.len() > 0 => self.turn.released(m, self.manners.quantum),
+            Some(line) if line.len() > 0 => self.turn.released(m, self.manners.quantum()),
             Some(_) => {}
             None => self.reattach(),
         }
@@ -374,7 +374,7 @@ impl Waiter {
     }
 
     fn back_off(&self, until: u64) {
-        let step = self.manners.backoff.step(self.attempt - 1);
+        let step = self.manners.backoff().step(self.attempt - 1);
         sleep_until(until.min(mapped::now() + step));
     }
 
