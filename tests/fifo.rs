@@ -344,15 +344,15 @@ fn overtakes_are_bounded_by_the_quantum() {
         }
     });
     let patient = place.connect("turnstile");
-    let mut waits: Vec<Duration> = (0..15)
-        .map(|_| {
-            // The other one has the lock to itself for a while.
-            std::thread::sleep(Duration::from_millis(5));
-            let start = Instant::now();
-            patient.execute("INSERT INTO t(who) VALUES(0)", []).unwrap();
-            start.elapsed()
-        })
-        .collect();
+    let mut waits = Vec::new();
+    // On a busy machine the other one does not always come back at once, and then it has no turn to keep.
+    while waits.len() < 15 || sidecar.overtakes() == 0 && waits.len() < 500 {
+        // It has the lock to itself for a while.
+        std::thread::sleep(Duration::from_millis(5));
+        let start = Instant::now();
+        patient.execute("INSERT INTO t(who) VALUES(0)", []).unwrap();
+        waits.push(start.elapsed());
+    }
     stop.store(true, Ordering::Relaxed);
     looping.join().unwrap();
     waits.sort();
