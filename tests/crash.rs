@@ -1,0 +1,380 @@
+//! Somebody is killed, stopped or goes away: the others go on, nothing that was acknowledged is lost,
+//! and the line is in order again.
+#![cfg(all(feature = "linked", feature = "inject"))]
+
+#[path = "support/writers.rs"]
+mod writers;
+
+use writers::{House, SOON, STOPPED_SOON, go_on, now, sleep_ms, within};
+
+#[test]
+fn writer_process() {
+    writers::serve();
+}
+
+const JOURNALS: [&str; 2] = ["wal", "delete"];
+
+/// One holds the lock and four wait. What `fault` does to the one at `at` (0 is the holder) the
+/// others survive; the holder commits after it.
+fn kill_one(at: usize, reaped: bool) {
+    for journal in JOURNALS {
+        let mut house = House::new(journal);
+        let mut all = house.writers(5);
+        all[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut all[1..] {
+            house.queue(waiter);
+        }
+        // All of them sleep.
+        sleep_ms(50);
+        let mut victim = all.remove(at);
+        house.victims.push(victim.who);
+        let mut start = victim.kill();
+        if reaped {
+            victim.reap();
+        }
+        let first = if at == 0 {
+            0
+        } else {
+            sleep_ms(50);
+            start = all[0].ask("commit", "done");
+            1
+        };
+        let what = format!("{journal}, {at} killed, reaped: {reaped}");
+        go_on(&what, start, &mut all[first..], SOON);
+        all.push(victim);
+        house.end(all);
+    }
+}
+
+#[test]
+fn the_holder_is_killed() {
+    kill_one(0, true);
+    kill_one(0, false);
+}
+
+#[test]
+fn the_head_is_killed() {
+    kill_one(1, true);
+    kill_one(1, false);
+}
+
+#[test]
+fn one_in_the_middle_is_killed() {
+    kill_one(2, true);
+    kill_one(2, false);
+    kill_one(3, false);
+}
+
+#[test]
+fn the_last_is_killed() {
+    kill_one(4, true);
+    kill_one(4, false);
+}
+
+/// `point` kills one that waits at `at` in the line, or that was served there.
+fn kill_at(point: &str, journal: &str, at: usize, timeout: u64) {
+    let what = format!("{point}, {journal}, at {at}");
+    let mut house = House::new(journal);
+    let mut all = house.writers(4);
+    let mut victim = house.doomed(timeout, point);
+    all[0].ask("hold IMMEDIATE", "fine");
+    for i in 1..=all.len() {
+        if i == at {
+            let before = house.standing();
+            victim.send("write");
+            within(1_000, || house.standing() > before || victim.is_dead());
+        }
+        if i < all.len() {
+            house.try_queue(&mut all[i], 50);
+        }
+    }
+    if timeout < 5_000 {
+        assert!(within(5_000, || victim.is_dead()), "{what}: not reached");
+    } else {
+        sleep_ms(40);
+    }
+    let start = all[0].ask("commit", "done");
+    go_on(&what, start, &mut all[1..], SOON);
+    assert!(within(5_000, || victim.is_dead()), "{what}: not reached");
+    all.push(victim);
+    house.end(all);
+}
+
+fn kill_at_each(points: &[&str], timeout: u64) {
+    for point in points {
+        for journal in JOURNALS {
+            for at in [1, 2] {
+                kill_at(point, journal, at, timeout);
+            }
+        }
+    }
+}
+
+#[test]
+fn killed_while_entering_the_line() {
+    kill_at_each(&["taken", "placed", "parked"], 20_000);
+    for journal in JOURNALS {
+        kill_at("watching", journal, 2, 20_000);
+    }
+}
+
+#[test]
+fn killed_while_its_turn_comes() {
+    kill_at_each(&["unparked", "trying"], 20_000);
+    for journal in JOURNALS {
+        kill_at("told", journal, 2, 20_000);
+    }
+}
+
+#[test]
+fn killed_while_leaving_the_line() {
+    kill_at_each(&["served", "gone", "advanced"], 20_000);
+    for journal in JOURNALS {
+        for at in [1, 2, 3] {
+            kill_at("releasing", journal, at, 20_000);
+            kill_at("telling", journal, at, 20_000);
+        }
+        kill_at("resigned", journal, 2, 150);
+    }
+    kill_at_each(&["giving up", "gone"], 150);
+}
+
+/// It takes a connection that asks again within 50 µs, while others wait.
+#[test]
+fn killed_in_a_turn_of_many_transactions() {
+    let mut house = House::new("wal");
+    let mut all = house.writers(3);
+    let mut victim = house.doomed(20_000, "announced");
+    for writer in &mut all[1..] {
+        writer.send("burst 3000");
+    }
+    victim.send("burst 100000");
+    assert!(within(10_000, || victim.is_dead()), "not reached");
+    let start = now();
+    all[0].send("write");
+    go_on("announced", start, &mut all[..1], SOON);
+    for writer in &mut all[1..] {
+        writer.expect("stored 3000");
+    }
+    all.push(victim);
+    house.end(all);
+}
+
+#[test]
+fn killed_while_blaming_the_head() {
+    for point in ["called", "blaming", "lapsed"] {
+        for journal in JOURNALS {
+            let mut house = House::new(journal);
+            let mut all = house.writers(5);
+            let mut watcher = house.doomed(20_000, point);
+            all[0].ask("hold IMMEDIATE", "fine");
+            house.queue(&mut all[1]);
+            house.queue(&mut watcher);
+            house.queue(&mut all[2]);
+            house.queue(&mut all[3]);
+            let mut stopped = all.remove(1);
+            stopped.signal(libc::SIGSTOP);
+            sleep_ms(30);
+            let start = all[0].ask("commit", "done");
+            go_on(point, start, &mut all[1..3], STOPPED_SOON);
+            stopped.signal(libc::SIGCONT);
+            stopped.expect("done");
+            // It may not have come to blame: then it is served.
+            if !within(100, || watcher.is_dead()) {
+                assert_eq!(point, "called");
+                watcher.expect("done");
+                watcher.kill();
+            }
+            all.extend([stopped, watcher]);
+            house.end(all);
+        }
+    }
+}
+
+#[test]
+fn killed_at_a_checkpoint() {
+    for point in ["pausing", "resuming"] {
+        let mut house = House::new("wal");
+        let mut all = house.writers(4);
+        let mut victim = house.doomed(20_000, point);
+        // It has seen the line, and there is something to check in.
+        victim.ask("write", "done");
+        all[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut all[1..] {
+            house.queue(waiter);
+        }
+        victim.send("run PRAGMA wal_checkpoint(PASSIVE)");
+        assert!(within(5_000, || victim.is_dead()), "{point}: not reached");
+        let start = all[0].ask("commit", "done");
+        go_on(point, start, &mut all[1..], SOON);
+        all.push(victim);
+        house.end(all);
+    }
+}
+
+#[test]
+fn killed_while_readers_wait() {
+    for point in ["arming", "ringing"] {
+        let mut house = House::new("delete");
+        let mut all = house.writers(4);
+        let mut victim = house.doomed(20_000, point);
+        let (holder, reader) = match point {
+            "ringing" => (&mut victim, &mut all[1]),
+            _ => (&mut all[0], &mut victim),
+        };
+        holder.ask("hold EXCLUSIVE", "fine");
+        reader.send("run SELECT count(*) FROM t");
+        all[2].send("write");
+        all[3].send("write");
+        sleep_ms(100);
+        let start = now();
+        if point == "ringing" {
+            victim.send("commit");
+            all[1].expect("fine");
+            // Nobody holds the lock: it fell when its transaction had been stored.
+        } else {
+            all[0].ask("commit", "done");
+        }
+        go_on(point, start, &mut all[2..], SOON);
+        assert!(within(5_000, || victim.is_dead()), "{point}: not reached");
+        all.push(victim);
+        house.end(all);
+    }
+}
+
+#[test]
+fn killed_while_closing() {
+    for journal in JOURNALS {
+        let mut house = House::new(journal);
+        let mut all = house.writers(4);
+        let mut victim = house.doomed(20_000, "closing");
+        victim.ask("write", "done");
+        all[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut all[1..] {
+            house.queue(waiter);
+        }
+        victim.send("close");
+        assert!(within(5_000, || victim.is_dead()), "not reached");
+        let start = all[0].ask("commit", "done");
+        go_on("closing", start, &mut all[1..], SOON);
+        all.push(victim);
+        house.end(all);
+    }
+}
+
+#[test]
+fn killed_while_making_or_mending_the_sidecar() {
+    for point in ["making", "made", "allocating", "mending", "mended"] {
+        for journal in JOURNALS {
+            let mut house = House::new(journal);
+            if point.starts_with("mend") {
+                std::fs::write(house.sidecar(), vec![0xA5; 69_632]).unwrap();
+            }
+            let mut victim = house.doomed(20_000, point);
+            victim.send("write");
+            assert!(within(5_000, || victim.is_dead()), "{point}: not reached");
+            let mut all = house.writers(4);
+            all[0].ask("hold IMMEDIATE", "fine");
+            for waiter in &mut all[1..] {
+                house.queue(waiter);
+            }
+            let start = all[0].ask("commit", "done");
+            go_on(point, start, &mut all[1..], SOON);
+            all.push(victim);
+            house.end(all);
+        }
+    }
+}
+
+fn stop_one(at: usize) {
+    for journal in JOURNALS {
+        let house = House::new(journal);
+        let mut all = house.writers(5);
+        all[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut all[1..] {
+            house.queue(waiter);
+        }
+        sleep_ms(50);
+        let mut stopped = all.remove(at);
+        stopped.signal(libc::SIGSTOP);
+        let what = format!("{journal}, {at} stopped");
+        if at == 0 {
+            // It has SQLite's lock: the others can only wait, for as long as it takes.
+            sleep_ms(400);
+            let start = now();
+            stopped.signal(libc::SIGCONT);
+            stopped.ask("commit", "done");
+            go_on(&what, start, &mut all, SOON);
+        } else {
+            let start = all[0].ask("commit", "done");
+            go_on(&what, start, &mut all[1..], STOPPED_SOON);
+            stopped.signal(libc::SIGCONT);
+            stopped.expect("done");
+        }
+        all.push(stopped);
+        house.end(all);
+    }
+}
+
+#[test]
+fn the_holder_is_stopped() {
+    stop_one(0);
+}
+
+#[test]
+fn the_head_is_stopped() {
+    stop_one(1);
+}
+
+#[test]
+fn one_in_the_middle_is_stopped() {
+    stop_one(2);
+    stop_one(3);
+}
+
+/// A holder that is killed while the head is stopped.
+#[test]
+fn two_faults_at_once() {
+    for journal in JOURNALS {
+        let mut house = House::new(journal);
+        let mut all = house.writers(5);
+        all[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut all[1..] {
+            house.queue(waiter);
+        }
+        let mut stopped = all.remove(1);
+        stopped.signal(libc::SIGSTOP);
+        sleep_ms(50);
+        let mut holder = all.remove(0);
+        house.victims.push(holder.who);
+        let start = holder.kill();
+        go_on(journal, start, &mut all, STOPPED_SOON);
+        stopped.signal(libc::SIGCONT);
+        stopped.expect("done");
+        all.extend([stopped, holder]);
+        house.end(all);
+    }
+}
+
+/// Every point that there is has its turn above.
+#[test]
+fn no_point_is_forgotten() {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let this = read(&format!("{root}/tests/crash.rs"));
+    let mut points = 0;
+    for folder in ["turn", "wait"] {
+        for file in std::fs::read_dir(format!("{root}/src/{folder}")).unwrap() {
+            let source = read(file.unwrap().path().to_str().unwrap());
+            for rest in source.split("kill_point(\"").skip(1) {
+                let point = rest.split('"').next().unwrap();
+                assert!(
+                    this.contains(&format!("\"{point}\"")),
+                    "{point} kills nobody"
+                );
+                points += 1;
+            }
+        }
+    }
+    assert!(points >= 15);
+}
