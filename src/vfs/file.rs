@@ -324,6 +324,7 @@ unsafe extern "C" fn x_shm_barrier(file: *mut sqlite3_file) {
     // SAFETY: SQLite calls a file's methods with that file.
     let file = unsafe { File::of(file) };
     rim::guard(&file.shim.sqlite, "xShmBarrier", (), || ());
+    file.courtesy.wrote();
     call!(file, xShmBarrier());
 }
 

@@ -40,6 +40,8 @@ const READING: u8 = SQLITE_SHM_LOCK as u8;
 const WRITING: u8 = 1;
 /// The database has a wal-index.
 const WAL: u8 = 4;
+/// The WAL's write lock was taken, and nothing was written since.
+const FRESH: u8 = 16;
 /// A lock call was refused, and none that wanted the same has succeeded since.
 const REFUSED: u8 = 8;
 
@@ -91,6 +93,12 @@ impl Courtesy {
     #[inline(always)]
     fn set(&self, flags: u8) {
         self.flags.set(self.flags.get() | flags);
+    }
+
+    /// The wal-index has a new header: a transaction was written (`walIndexWriteHdr`).
+    #[inline(always)]
+    pub fn wrote(&self) {
+        self.clear(FRESH);
     }
 
     #[inline(always)]
@@ -452,6 +460,7 @@ fn shm_lock(file: *mut sqlite3_file, offset: c_int, count: c_int, flags: c_int) 
 unsafe extern "C" fn lock_write(file: *mut sqlite3_file, count: c_int, flags: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
+    ours.courtesy.set(FRESH);
     if ours.courtesy.looks_closer(true) {
         return look_closer(ours, || shm_lock(file, WRITE, count, flags));
     }
@@ -493,6 +502,11 @@ unsafe extern "C" fn unlock_write(
     let code = shm_lock(file, offset, count, flags);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
+    if ours.courtesy.is(FRESH) && offset == WRITE {
+        // sqlite3WalBeginWriteTransaction: somebody has written since our snapshot was taken, so it is
+        // SQLITE_BUSY_SNAPSHOT. Next time our turn comes first, and the snapshot then.
+        answered(ours, Want::Turn, SQLITE_BUSY);
+    }
     if ours.courtesy.line_stands() {
         match offset {
             WRITE => released(ours),
