@@ -5,14 +5,12 @@
 #[path = "support/writers.rs"]
 mod writers;
 
-use writers::{House, SOON, STOPPED_SOON, go_on, now, sleep_ms, within};
+use writers::{House, JOURNALS, SOON, STOPPED_SOON, go_on, now, sleep_ms, within};
 
 #[test]
 fn writer_process() {
     writers::serve();
 }
-
-const JOURNALS: [&str; 2] = ["wal", "delete"];
 
 /// One holds the lock and four wait. What `fault` does to the one at `at` (0 is the holder) the
 /// others survive; the holder commits after it.

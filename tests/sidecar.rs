@@ -9,14 +9,12 @@ mod writers;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
-use writers::{House, SOON, Writer, go_on, sleep_ms, within};
+use writers::{House, JOURNALS, SOON, Writer, go_on, sleep_ms, within};
 
 #[test]
 fn writer_process() {
     writers::serve();
 }
-
-const JOURNALS: [&str; 2] = ["wal", "delete"];
 
 /// `tamper` strikes twice: while one holds the lock and four wait, and before anybody has come.
 /// `mend` makes it possible to have a line again.

@@ -14,6 +14,8 @@ use writers::{House, connect, now, sleep_ms, write};
 
 const WRITERS: usize = 16;
 const KILLS: usize = 500;
+/// Numbers above those of the house's own writers.
+const FIRST: u32 = 1_000;
 
 /// A writer; or the storm's own process: it has one thread, so that it may fork without more ado.
 #[test]
@@ -34,7 +36,7 @@ fn rage(dir: &Path) {
         random ^= random << 17;
         random % n
     };
-    let mut who = 0;
+    let mut who = FIRST;
     let mut born = || {
         who += 1;
         // SAFETY: this process has one thread.
@@ -78,6 +80,8 @@ fn bury(pid: i32) {
 
 /// Commits, and acknowledges each with one write to a file of its own.
 fn write_for_ever(dir: &Path, who: u32) -> ! {
+    // SAFETY: plain system call. Not beyond the end of the storm, however it ends.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     let db = connect(&dir.join("a.db"), 30_000);
     let told = dir.join(format!("told-{who}"));
     let mut told = OpenOptions::new()
@@ -110,7 +114,7 @@ fn storm(journal: &str) {
 
     let db = Connection::open(&house.db).unwrap();
     let mut commits = 0;
-    for who in 1..=(WRITERS + KILLS) as u32 {
+    for who in FIRST + 1..=FIRST + (WRITERS + KILLS) as u32 {
         let told = std::fs::metadata(house.dir.join(format!("told-{who}")));
         let told = told.map_or(0, |m| m.len() as i64);
         let (stored, last): (i64, i64) = db

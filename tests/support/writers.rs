@@ -4,6 +4,10 @@
 //! A file that uses it has `#[test] fn writer_process() { writers::serve() }`.
 #![allow(dead_code)]
 
+#[path = "writers/process.rs"]
+mod process;
+pub use process::serve;
+
 use rusqlite::{Connection, OpenFlags};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -17,6 +21,8 @@ use std::time::{Duration, Instant};
 pub const SOON: u64 = 300;
 /// The same after a stop: promised is 1 s.
 pub const STOPPED_SOON: u64 = 1_500;
+
+pub const JOURNALS: [&str; 2] = ["wal", "delete"];
 
 const FOREVER: Duration = Duration::from_secs(30);
 
@@ -75,70 +81,6 @@ pub fn insert(db: &Connection, who: u32, n: u32) -> rusqlite::Result<()> {
     db.prepare_cached("INSERT INTO t VALUES(?, ?, ?)")?
         .execute(row)
         .map(drop)
-}
-
-/// Transactions that follow each other as closely as can be.
-fn burst(db: &Connection, who: u32, count: u32) -> rusqlite::Result<()> {
-    let mut insert = db.prepare(&format!("INSERT INTO t VALUES({who}, 0, 0)"))?;
-    (0..count).try_for_each(|_| insert.execute([]).map(drop))
-}
-
-/// The process's side. Returns at once in the test's own process.
-pub fn serve() {
-    let variable = |name: &str| std::env::var(format!("TURNSTILE_WRITER_{name}")).ok();
-    let Some(who) = variable("WHO").map(|who| who.parse().unwrap()) else {
-        return;
-    };
-    if let Some(uid) = variable("UID") {
-        // SAFETY: plain system calls.
-        let dropped = unsafe { libc::setuid(uid.parse().unwrap()) };
-        assert_eq!(dropped, 0);
-    }
-    turnstile::register(turnstile::Options::default()).unwrap();
-    turnstile::inject::arm_kill(variable("KILL").as_deref());
-    let path = PathBuf::from(variable("DB").unwrap());
-    let timeout = variable("TIMEOUT").unwrap().parse().unwrap();
-    let mut db = Some(connect(&path, timeout));
-    let mut n = 0;
-    say("ready");
-    for command in std::io::stdin().lines() {
-        let command = command.unwrap();
-        let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
-        let open = db.as_ref();
-        let result = match verb {
-            "hold" => open
-                .unwrap()
-                .execute_batch(&format!("BEGIN {rest}"))
-                .and_then(|()| insert(open.unwrap(), who, n)),
-            "commit" => open.unwrap().execute_batch("COMMIT"),
-            "write" => write(open.unwrap(), who, n),
-            "run" => open.unwrap().execute_batch(rest),
-            "burst" => burst(open.unwrap(), who, rest.parse().unwrap()),
-            "close" => {
-                db = None;
-                Ok(())
-            }
-            _ => panic!("{command}"),
-        };
-        match result {
-            Ok(()) if verb == "commit" || verb == "write" => {
-                n += 1;
-                say("done");
-            }
-            Ok(()) if verb == "burst" => say(&format!("stored {rest}")),
-            Ok(()) => say("fine"),
-            Err(error) => say(&format!("error {error}").replace('\n', " ")),
-        }
-    }
-    drop(db);
-    std::process::exit(0);
-}
-
-/// One line to the parent, in one write.
-pub fn say(what: &str) {
-    let line = format!("\n>{} {what}\n", now());
-    // SAFETY: a buffer and its length.
-    unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
 }
 
 /// The parent's side of a process.

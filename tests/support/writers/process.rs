@@ -1,0 +1,133 @@
+//! The process's side: commands on standard input, answers on standard output.
+
+use super::{connect, insert, now, write};
+use rusqlite::Connection;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
+
+/// Transactions that follow each other as closely as can be.
+fn burst(db: &Connection, who: u32, count: u32) -> rusqlite::Result<()> {
+    let mut insert = db.prepare(&format!("INSERT INTO t VALUES({who}, 0, 0)"))?;
+    (0..count).try_for_each(|_| insert.execute([]).map(drop))
+}
+
+/// The process's side. Returns at once in the test's own process.
+pub fn serve() {
+    let variable = |name: &str| std::env::var(format!("TURNSTILE_WRITER_{name}")).ok();
+    let Some(who) = variable("WHO").map(|who| who.parse().unwrap()) else {
+        return;
+    };
+    if let Some(uid) = variable("UID") {
+        // SAFETY: plain system calls.
+        let dropped = unsafe { libc::setuid(uid.parse().unwrap()) };
+        assert_eq!(dropped, 0);
+    }
+    turnstile::register(turnstile::Options::default()).unwrap();
+    turnstile::inject::arm_kill(variable("KILL").as_deref());
+    let path = PathBuf::from(variable("DB").unwrap());
+    let timeout = variable("TIMEOUT").unwrap().parse().unwrap();
+    let mut db = Some(connect(&path, timeout));
+    let mut n = 0;
+    say("ready");
+    for command in std::io::stdin().lines() {
+        let command = command.unwrap();
+        let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
+        let open = db.as_ref();
+        let result = match verb {
+            "hold" => open
+                .unwrap()
+                .execute_batch(&format!("BEGIN {rest}"))
+                .and_then(|()| insert(open.unwrap(), who, n)),
+            "commit" => open.unwrap().execute_batch("COMMIT"),
+            "write" => write(open.unwrap(), who, n),
+            "run" => open.unwrap().execute_batch(rest),
+            "burst" => burst(open.unwrap(), who, rest.parse().unwrap()),
+            "thread" => {
+                start_thread(rest.parse().unwrap(), &path, timeout, who);
+                Ok(())
+            }
+            "slay" => {
+                slay(rest.parse().unwrap());
+                Ok(())
+            }
+            "fork" => {
+                start_fork(&path, timeout, who);
+                Ok(())
+            }
+            "reap" => {
+                let mut status = 0;
+                // SAFETY: our children; the status is a number.
+                let pid = unsafe { libc::wait(&mut status) };
+                assert!(pid > 0 && status == 0, "a child ended with {status:#x}");
+                Ok(())
+            }
+            "close" => {
+                db = None;
+                Ok(())
+            }
+            _ => panic!("{command}"),
+        };
+        match result {
+            Ok(()) if verb == "commit" || verb == "write" => {
+                n += 1;
+                say("done");
+            }
+            Ok(()) if verb == "burst" => say(&format!("stored {rest}")),
+            Ok(()) => say("fine"),
+            Err(error) => say(&format!("error {error}").replace('\n', " ")),
+        }
+    }
+    drop(db);
+    std::process::exit(0);
+}
+
+static THREADS: [AtomicI32; 8] = [const { AtomicI32::new(0) }; 8];
+
+/// A thread that writes once, on a connection that stays open.
+fn start_thread(at: usize, db: &Path, timeout: u64, who: u32) {
+    let db = db.to_owned();
+    std::thread::spawn(move || {
+        // SAFETY: plain system call.
+        THREADS[at].store(unsafe { libc::gettid() }, SeqCst);
+        let db = Box::leak(Box::new(connect(&db, timeout)));
+        match write(db, who, 0) {
+            Ok(()) => say("done"),
+            Err(error) => say(&format!("error {error}")),
+        }
+    });
+}
+
+/// Ends a thread where it is, and the thread alone: nothing is unwound, nothing is closed.
+fn slay(at: usize) {
+    extern "C" fn die(_: i32) {
+        // SAFETY: plain system call that does not come back.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+    // SAFETY: a handler that touches nothing, for a thread of ours.
+    unsafe {
+        libc::signal(libc::SIGUSR1, die as *const () as usize);
+        let tid = THREADS[at].load(SeqCst);
+        assert_eq!(
+            libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, libc::SIGUSR1),
+            0
+        );
+    }
+}
+
+/// A child of this process, whatever threads it has, that writes on a connection of its own.
+fn start_fork(db: &Path, timeout: u64, who: u32) {
+    // SAFETY: none of our threads holds a lock that the child needs: they wait.
+    if unsafe { libc::fork() } == 0 {
+        let done = write(&connect(db, timeout), who, 0).is_ok();
+        say(if done { "done" } else { "error" });
+        // SAFETY: ends the child, without its parent's destructors.
+        unsafe { libc::_exit(i32::from(!done)) };
+    }
+}
+
+/// One line to the parent, in one write.
+pub fn say(what: &str) {
+    let line = format!("\n>{} {what}\n", now());
+    // SAFETY: a buffer and its length.
+    unsafe { libc::write(1, line.as_ptr().cast(), line.len()) };
+}
