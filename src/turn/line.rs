@@ -60,9 +60,12 @@ pub fn take(m: &impl Machine, member: u32) -> Result<Ticket, NoTicket> {
     loop {
         let line = line(m).ok_or(NoTicket::Garbage)?;
         if line.len() >= CAPACITY {
+            super::watch::look_in(m);
             return Err(NoTicket::Full);
         }
         let number = line.tail;
+        // Before the place is ours: without it, the place's last owner would make us look dead.
+        m.store(Word::Stamp(number), m.now());
         let longer = Line {
             tail: number.wrapping_add(1),
             ..line
@@ -71,7 +74,6 @@ pub fn take(m: &impl Machine, member: u32) -> Result<Ticket, NoTicket> {
             continue;
         }
         crate::inject::kill_point("taken");
-        m.store(Word::Stamp(number), m.now());
         let state = State::Awake;
         let place = Place {
             member,
@@ -131,7 +133,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64) -> Outcome {
         match park(m, ticket, wake_at) {
             Parked::Lapsed => return Outcome::Lapsed,
             Parked::Told => told = true,
-            Parked::Woken if position > 0 => super::watch::look(m, ticket, line.head),
+            Parked::Woken if position > 0 => super::watch::look(m, ticket, line.head, until),
             Parked::Woken => {}
         }
     }
@@ -156,6 +158,8 @@ fn park(m: &impl Machine, ticket: &Ticket, until: u64) -> Parked {
         crate::inject::kill_point("parked");
         m.park(word, parked.into(), until);
         crate::inject::kill_point("unparked");
+        // One that is awake by an old stamp would look stopped.
+        m.store(Word::Stamp(ticket.number), m.now());
         if m.replace(word, parked.into(), awake.into()) {
             return Parked::Woken;
         }

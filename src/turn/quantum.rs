@@ -73,6 +73,8 @@ impl Turn {
             return true;
         }
         self.end(m);
+        // We may never come to wait, and all who stand there may be dead.
+        super::watch::look_in(m);
         false
     }
 

@@ -60,18 +60,42 @@ pub fn next_look(m: &impl Machine, ticket: &mut Ticket, line: Line, now: u64) ->
 }
 
 /// After a sleep in which nobody told us anything: is the head still `head`?
-pub fn look(m: &impl Machine, ticket: &Ticket, head: u32) {
-    if Watch::from(m.load(Word::Watch)).ticket != ticket.number {
-        return;
+///
+/// Looks no longer than `until`.
+pub fn look(m: &impl Machine, ticket: &Ticket, head: u32, until: u64) {
+    if Watch::from(m.load(Word::Watch)).ticket == ticket.number {
+        blame(m, head, Some(ticket.number), until);
     }
+}
+
+/// For one who has no place in the line: it found the line full, or it is sent away and may never come
+/// to wait. If nobody watches, the head may be one who will never answer, and everybody would be sent
+/// away for ever.
+pub fn look_in(m: &impl Machine) {
+    let Some(line) = line(m).filter(|line| line.len() > 0) else {
+        return;
+    };
+    let now = m.now();
+    let watched = is_there(m.load(Word::Watch).into(), line, now);
+    if !watched && age(now, m.load(Word::Stamp(line.head))) >= TICK {
+        blame(m, line.head, None, now + TICK);
+    }
+}
+
+/// Passes over `head` and those behind it, as far as they do not answer and are not `own`.
+fn blame(m: &impl Machine, head: u32, own: Option<u32>, until: u64) {
     let mut blamed = head;
     let mut called_grace = CALLED_GRACE;
     // At most so many: the others find a watcher that is long away stale.
     for _ in 0..super::layout::CAPACITY {
-        let Some(line) = line(m).filter(|l| l.head == blamed && l.head != ticket.number) else {
+        let Some(line) = line(m).filter(|l| l.head == blamed && Some(l.head) != own) else {
             return;
         };
-        let age = age(m.now(), m.load(Word::Stamp(blamed)));
+        let now = m.now();
+        if now >= until {
+            return;
+        }
+        let age = age(now, m.load(Word::Stamp(blamed)));
         let to_blame = match place(m, blamed) {
             // Its owner died before it came to its place, or is about to come.
             None => age >= TICK,
@@ -84,7 +108,9 @@ pub fn look(m: &impl Machine, ticket: &Ticket, head: u32) {
                 }
                 _ if !m.is_alive(place.member) => true,
                 State::Called => age >= called_grace,
-                State::Told | State::Awake => age >= GRACE,
+                // Whoever told it may have died before the wake.
+                State::Told => age >= TICK && m.wake(Word::Place(blamed), 1) == 0 && age >= GRACE,
+                State::Awake => age >= GRACE,
             },
         };
         if !to_blame {
