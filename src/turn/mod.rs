@@ -52,4 +52,6 @@ pub mod quantum;
 pub mod sidecar;
 mod sigbus;
 pub mod signal;
+#[cfg(test)]
+mod simulation;
 mod watch;

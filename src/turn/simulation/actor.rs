@@ -1,0 +1,318 @@
+//! What an actor does: the steps of `wait::waiter` and `vfs::locks` around the real line.
+
+use super::plan::Habit;
+use super::world::{Cpu, MS, NEVER};
+use crate::turn::layout::{CAPACITY, Line, MAGIC, Word};
+use crate::turn::line::{self, NoTicket, Outcome, Ticket};
+use crate::turn::machine::Machine;
+use crate::turn::quantum::Turn;
+
+/// A call may end so much later than it was asked to: the steps that it still does.
+const MARGIN: u64 = 5 * MS;
+
+pub struct Life {
+    m: Cpu,
+    habit: Habit,
+    quantum: u64,
+    garbage: bool,
+    ticket: Option<Ticket>,
+    turn: Turn,
+    due: Option<u32>,
+    refused: bool,
+    /// No line until then.
+    troubled: u64,
+    /// Transactions of this turn that passed the line.
+    barges: u64,
+}
+
+impl Life {
+    pub fn new(m: Cpu) -> Life {
+        let plan = m.world.plan.borrow();
+        Life {
+            m,
+            habit: plan.habits[m.me],
+            quantum: plan.quantum,
+            garbage: plan.garbage,
+            ticket: None,
+            turn: Turn::default(),
+            due: None,
+            refused: false,
+            troubled: 0,
+            barges: 0,
+        }
+    }
+
+    fn random(&self, end: u64) -> u64 {
+        self.m.world.random.below(end)
+    }
+
+    fn one_in(&self, n: u64) -> bool {
+        n > 0 && self.random(n) == 0
+    }
+
+    pub fn live(mut self) {
+        let m = self.m;
+        m.sleep(self.random(2 * self.habit.think));
+        for _ in 0..self.habit.transactions {
+            if self.habit.stranger {
+                while !m.try_lock() {
+                    m.sleep(self.random(MS));
+                }
+                m.sleep(self.random(self.habit.hold));
+                m.unlock();
+            } else if self.begin() {
+                m.sleep(self.habit.hold / 2 + self.random(self.habit.hold));
+                m.unlock();
+                self.released();
+            }
+            m.sleep(self.random(self.habit.think));
+        }
+        // As `Waiter::close`.
+        self.leave_line();
+        self.turn.end(&m);
+    }
+
+    /// A fresh waiter that comes after all others: served, and the line is empty behind it.
+    pub fn visit(mut self) {
+        self.habit = Habit::default();
+        let m = self.m;
+        // Nobody is left who could tell; the line's clocks do.
+        self.refused = true;
+        self.wait_in_line(NEVER);
+        while !self.begin() {
+            m.sleep(MS);
+        }
+        m.unlock();
+        self.released();
+        let line = Line::from(m.load(Word::Line));
+        if line.len() > 0 {
+            m.world.fail(format!("{line:?} when all are done"));
+        }
+    }
+
+    fn has_line(&self) -> bool {
+        self.m.now() >= self.troubled
+    }
+
+    /// The write turn is wanted. False: given up, the time is over.
+    fn begin(&mut self) -> bool {
+        let m = self.m;
+        let until = self.habit.timeout.map_or(NEVER, |t| m.now() + t);
+        loop {
+            let mut barges = false;
+            let stands = m.load(Word::Line) as u32 != 0;
+            let may = (!self.refused && !stands) || self.may_try(&mut barges);
+            if may && m.try_lock() {
+                self.got(barges);
+                return true;
+            }
+            self.refused = true;
+            if m.now() >= until || (may && self.one_in(self.habit.gives_up)) {
+                self.leave_line();
+                return false;
+            }
+            if self.habit.deserts && self.one_in(4) {
+                return false;
+            }
+            if self.habit.own_handler {
+                m.sleep(self.random(2 * MS));
+            } else if !self.wait_in_line(until) {
+                m.sleep(self.random(MS));
+            }
+        }
+    }
+
+    /// As `Waiter::may_try`.
+    fn may_try(&mut self, barges: &mut bool) -> bool {
+        let m = self.m;
+        if !self.has_line() {
+            return true;
+        }
+        let Some(line) = line::line(&m) else {
+            self.reattach();
+            return true;
+        };
+        if let Some(ticket) = self.ticket {
+            match line.position(ticket.number) {
+                Some(0) => return true,
+                Some(_) => return false,
+                None => self.set_ticket(None),
+            }
+        }
+        if line.len() == 0 {
+            return true;
+        }
+        if self.turn.may_barge(&m) {
+            *barges = true;
+            return true;
+        }
+        self.barges = 0;
+        match self.due {
+            Some(due) => line.head.wrapping_sub(due) as i32 >= 0,
+            None => {
+                self.due = Some(line.tail);
+                false
+            }
+        }
+    }
+
+    /// As `Waiter::got`. Our order: nobody who was there before us still waits.
+    fn got(&mut self, barges: bool) {
+        let m = self.m;
+        self.due = None;
+        self.refused = false;
+        if barges {
+            self.barges += 1;
+            let most = self.quantum / (self.habit.hold / 2).max(1) + 2;
+            if self.quantum == 0 || self.barges > most {
+                let fact = format!("{} barged {} times in a turn", m.me, self.barges);
+                m.world.fail(fact);
+            }
+        }
+        let Some(ticket) = self.ticket else { return };
+        if !self.garbage && !m.actor().lapsed.get() {
+            for (at, other) in m.world.actors.iter().enumerate() {
+                let older = other
+                    .ticket
+                    .get()
+                    .filter(|t| (t.wrapping_sub(ticket.number) as i32) < 0);
+                if let Some(older) = older
+                    && !other.lapsed.get()
+                    && !other.killed.get()
+                {
+                    let number = ticket.number;
+                    m.world
+                        .fail(format!("{number} is served before {older} of {at}"));
+                }
+            }
+        }
+        // From here on it counts as served: to advance is its own affair.
+        self.set_ticket(None);
+        line::served(&m, ticket);
+        self.turn.begin(&m, self.quantum);
+        self.barges = 0;
+    }
+
+    /// As `Waiter::released`.
+    fn released(&mut self) {
+        let m = self.m;
+        if m.load(Word::Line) as u32 == 0 || !self.has_line() {
+            return;
+        }
+        match line::line(&m) {
+            Some(line) if line.len() > 0 => self.turn.released(&m, self.quantum),
+            Some(_) => {}
+            None => self.reattach(),
+        }
+    }
+
+    /// As `Waiter::wait_in_line`.
+    fn wait_in_line(&mut self, until: u64) -> bool {
+        let m = self.m;
+        self.due = None;
+        for _ in 0..16 {
+            if !self.has_line() {
+                return false;
+            }
+            let mut ticket = match self.ticket {
+                Some(ticket) => ticket,
+                None => match line::take(&m, m.me as u32 + 1) {
+                    Ok(ticket) => ticket,
+                    Err(NoTicket::Full) => return false,
+                    Err(NoTicket::Garbage) => {
+                        self.reattach();
+                        continue;
+                    }
+                },
+            };
+            self.set_ticket(Some(ticket));
+            let outcome = line::wait(&m, &mut ticket, until);
+            self.ticket = Some(ticket);
+            let late = m.now().saturating_sub(until.max(m.world.disturbed.get()));
+            if late > MARGIN {
+                m.world.fail(format!("{} waited {late} ns too long", m.me));
+            }
+            match outcome {
+                Outcome::Try => return true,
+                Outcome::TimeOver => {
+                    self.leave_line();
+                    return true;
+                }
+                Outcome::Lapsed => {
+                    self.set_ticket(None);
+                    if line::line(&m).is_none() {
+                        self.reattach();
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn leave_line(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.set_ticket(None);
+            line::give_up(&self.m, ticket);
+        }
+    }
+
+    fn set_ticket(&mut self, ticket: Option<Ticket>) {
+        let number = ticket.map(|t| t.number);
+        if self.m.actor().ticket.replace(number) != number {
+            self.m.actor().lapsed.set(false);
+        }
+        self.ticket = ticket;
+    }
+
+    /// As `Waiter::reattach`, with `sidecar::mend`.
+    fn reattach(&mut self) {
+        let m = self.m;
+        self.set_ticket(None);
+        if line::line(&m).is_some() {
+            return;
+        }
+        for _ in 0..20 {
+            m.step();
+            if m.world.mender.get().is_none() {
+                m.world.mender.set(Some(m.me));
+                mend(&m);
+                m.step();
+                m.world.mender.set(None);
+                return;
+            }
+            m.sleep(MS);
+        }
+        self.troubled = m.now() + 1_000 * MS;
+    }
+}
+
+/// `sidecar::mend`, once its lock is held.
+fn mend(m: &Cpu) {
+    if line::line(m).is_some() {
+        return;
+    }
+    m.store(Word::Magic, 0);
+    let line = Line::from(m.load(Word::Line));
+    let next = line.tail.wrapping_add(CAPACITY);
+    let (head, tail) = (next, next);
+    m.store(Word::Line, Line { head, tail }.into());
+    use Word::{Drain, Gate, Pause, TurnUntil, Watch};
+    for word in [TurnUntil, Pause, Watch, Gate, Drain] {
+        m.store(word, 0);
+    }
+    for place in 0..CAPACITY {
+        // Most are nobody's: those are not worth a step.
+        if m.world.get(Word::Place(place)) != 0 {
+            m.store(Word::Place(place), 0);
+        }
+        m.world.set(Word::Stamp(place), 0);
+        if m.world
+            .actors
+            .iter()
+            .any(|a| a.parked_on.get() == Some(Word::Place(place).index()))
+        {
+            m.wake(Word::Place(place), 1);
+        }
+    }
+    m.store(Word::Magic, MAGIC);
+}
