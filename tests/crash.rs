@@ -2,6 +2,7 @@
 //! and the line is in order again.
 #![cfg(all(feature = "linked", feature = "inject"))]
 
+mod support;
 #[path = "support/writers.rs"]
 mod writers;
 
@@ -121,6 +122,36 @@ fn killed_while_its_turn_comes() {
     kill_at_each(&["unparked", "trying"], 20_000);
     for journal in JOURNALS {
         kill_at("told", journal, 2, 20_000);
+    }
+}
+
+/// The watcher, told that it is its turn, dies on the way: somebody else watches by then.
+#[test]
+fn the_watcher_is_killed_as_the_head() {
+    let test = "the_watcher_is_killed_as_the_head";
+    if !support::has_program(test, "/usr/bin/python3", "python3") {
+        return;
+    }
+    let extension = support::extension();
+    for point in ["unparked", "told", "trying"] {
+        let mut house = House::new("wal");
+        let kills = ["", "", point, "", ""];
+        let mut all: Vec<_> = kills
+            .iter()
+            .map(|kill| house.python(&extension, kill))
+            .collect();
+        all[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut all[1..] {
+            house.queue(waiter);
+        }
+        house.victims.push(all[2].who);
+        sleep_ms(30);
+        let start = all[0].ask("commit", "done");
+        let victim = all.remove(2);
+        go_on(point, start, &mut all[1..], SOON);
+        assert!(victim.is_dead(), "{point}: not reached");
+        all.push(victim);
+        house.end(all);
     }
 }
 

@@ -287,6 +287,21 @@ impl House {
         Writer::spawn(&mut command, who)
     }
 
+    /// Python's SQLite (before 3.41, nobody can ask it for an interrupt: its waiters look up rarely).
+    pub fn python(&self, extension: &Path, kill: &str) -> Writer {
+        let who = self.next.get();
+        self.next.set(who + 1);
+        let mut command = Command::new("/usr/bin/python3");
+        command
+            .args(["-c", include_str!("writers/writer.py")])
+            .args([extension, &self.db])
+            .arg(who.to_string())
+            .env("TURNSTILE_INJECT_KILL", kill);
+        let mut writer = Writer::spawn(&mut command, who);
+        writer.expect("ready");
+        writer
+    }
+
     pub fn writers(&self, count: usize) -> Vec<Writer> {
         let mut writers: Vec<Writer> = (0..count).map(|_| self.starting(20_000, |_| {})).collect();
         for writer in &mut writers {
