@@ -6,6 +6,7 @@ mod support;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,9 +27,10 @@ const FAR: Duration = ms(120_000);
 /// Those of every test; 5 s is tested once.
 const TIMEOUTS: [Duration; 3] = [ms(0), ms(50), ms(1_000)];
 
-/// Tests of times run one after the other. And the database is made, on a line of its own.
+/// A database in a directory of its own. Tests of times run one after the other.
 struct Place {
     dir: tempfile::TempDir,
+    _watchdog: mpsc::Sender<()>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -39,6 +41,7 @@ impl Place {
         turnstile::register(turnstile::Options::default()).unwrap();
         let place = Place {
             dir: tempfile::tempdir().unwrap(),
+            _watchdog: watchdog(),
             _alone: alone,
         };
         let db = place.connect(FAR);
@@ -106,6 +109,18 @@ impl Place {
         self.wait_for(before + size);
         crowd
     }
+}
+
+/// Ends the process unless what it returns is dropped in time: nothing else ends a timeout that never comes.
+fn watchdog() -> mpsc::Sender<()> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        if receiver.recv_timeout(FAR) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let _ = writeln!(std::io::stderr(), "a timeout that does not end");
+            std::process::abort();
+        }
+    });
+    sender
 }
 
 /// How long `sql` takes to be told that the database is busy.

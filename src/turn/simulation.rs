@@ -14,6 +14,7 @@
 //! `TURNSTILE_SIM_SEED=n` replays one schedule and prints its steps, `TURNSTILE_SIM_SCHEDULES=n` sets how many there are.
 
 mod actor;
+mod fuzz;
 mod plan;
 mod world;
 
@@ -72,6 +73,7 @@ impl Stage {
         let world = self.world;
         world.reset(seed);
         change(&mut world.plan.borrow_mut());
+        fuzz::furnish(world, world.plan.borrow().found);
         let count = world.plan.borrow().actors;
         let mut actors: Vec<Actor> = (0..count).map(|me| self.actor(me, Life::live)).collect();
         let mut sum = Sum::default();

@@ -381,7 +381,11 @@ impl Waiter {
     /// False if there is no line to wait in.
     fn wait_in_line(&mut self, until: u64) -> bool {
         self.due = None;
-        for _ in 0..16 {
+        for attempt in 0..16 {
+            // To mend a sidecar takes time.
+            if attempt > 0 && mapped::now() >= until {
+                return false;
+            }
             let Some(m) = self.sidecar.line() else {
                 self.sidecar.attach(true);
                 if self.sidecar.line().is_none() {

@@ -19,18 +19,23 @@ pub enum Fault {
 }
 
 /// Who runs next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Manner {
+    #[default]
     Any,
     /// The same again, but for one of so many times.
     Sticky(u64),
     Priorities(u64),
 }
 
-impl Default for Manner {
-    fn default() -> Manner {
-        Manner::Any
-    }
+/// What the words hold at the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Found {
+    #[default]
+    Nothing,
+    Garbage,
+    /// A long line of waiters that live and do not answer.
+    Crowd,
 }
 
 /// How one actor behaves.
@@ -67,6 +72,8 @@ pub struct Plan {
     pub faults: Vec<(u64, Fault)>,
     /// Besides, of so many steps one writes garbage; 0: none.
     pub scribble: u64,
+    /// What is in the words before anybody comes.
+    pub found: Found,
     pub garbage: bool,
     /// Nothing goes wrong, and nobody is rude.
     pub calm: bool,

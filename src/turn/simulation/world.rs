@@ -189,7 +189,8 @@ impl World {
             self.next_fault.set(self.next_fault.get() + 1);
             self.befall(fault, &plan);
         }
-        if plan.scribble != 0 && self.random.one_in(plan.scribble) {
+        let scribbles = plan.scribble != 0 && self.steps.get() < 20_000;
+        if scribbles && self.random.one_in(plan.scribble) {
             self.befall(Fault::Garbage, &plan);
         }
         loop {
