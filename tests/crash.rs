@@ -168,6 +168,26 @@ fn killed_while_leaving_the_line() {
     kill_at_each(&["giving up", "gone"], 150);
 }
 
+#[test]
+fn killed_while_coming_back_to_the_line() {
+    for journal in JOURNALS {
+        let mut house = House::new(journal);
+        let mut all = house.writers(3);
+        let mut victim = house.doomed(100, "back");
+        all[0].ask("hold IMMEDIATE", "fine");
+        house.queue(&mut all[1]);
+        house.queue(&mut victim);
+        house.queue(&mut all[2]);
+        victim.expect("error database is locked");
+        victim.send("write");
+        assert!(within(5_000, || victim.is_dead()), "not reached");
+        let start = all[0].ask("commit", "done");
+        go_on(journal, start, &mut all[1..], SOON);
+        all.push(victim);
+        house.end(all);
+    }
+}
+
 /// It takes a connection that asks again within 50 µs, while others wait.
 #[test]
 fn killed_in_a_turn_of_many_transactions() {

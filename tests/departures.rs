@@ -38,6 +38,44 @@ fn a_timeout_ends() {
     }
 }
 
+/// A timeout costs the place only if the line passes it before the next try.
+#[test]
+fn one_who_tries_again_keeps_the_place() {
+    for journal in JOURNALS {
+        for passed in [false, true] {
+            let house = House::new(journal);
+            let mut all = house.writers(4);
+            let mut impatient = house.writer_with(150, |_| {});
+            all[0].ask("hold IMMEDIATE", "fine");
+            house.queue(&mut all[1]);
+            house.queue(&mut impatient);
+            house.queue(&mut all[2]);
+            house.queue(&mut all[3]);
+            impatient.expect("error database is locked");
+            if !passed {
+                impatient.send("write");
+                sleep_ms(30);
+            }
+            all[0].ask("commit", "done");
+            for writer in &mut all[1..] {
+                writer.expect("done");
+            }
+            match passed {
+                false => impatient.expect("done"),
+                true => impatient.ask("write", "done"),
+            };
+            let order = if passed {
+                [0, 1, 2, 3, 4]
+            } else {
+                [0, 1, 4, 2, 3]
+            };
+            assert_eq!(house.last(5), order, "{journal}");
+            all.push(impatient);
+            house.end(all);
+        }
+    }
+}
+
 /// The holder's connection is closed in the middle of its transaction, and one that was served is
 /// closed while others wait.
 #[test]

@@ -91,10 +91,10 @@ pub fn take(m: &impl Machine, member: u32) -> Result<Ticket, NoTicket> {
     }
 }
 
-/// Waits until it is our turn to try, or until `until`.
+/// Waits until it is our turn to try, or until `until`. A head that `polls` also tries now and then.
 ///
 /// Call it again after a try that failed; the ticket stays.
-pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64) -> Outcome {
+pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> Outcome {
     let mut told = false;
     loop {
         let Some(line) = line(m) else {
@@ -122,11 +122,15 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64) -> Outcome {
                 crate::inject::kill_point("trying");
                 return Outcome::Try;
             }
-            let longest = POLL_LAST.min(POLL_FIRST << ticket.polls.min(8));
-            let poll = longest / 2 + u64::from(m.random()) % (longest / 2);
-            wake_at = wake_at.min(if turn > now { turn } else { now + poll });
+            if turn > now {
+                wake_at = wake_at.min(turn);
+            } else if polls {
+                let longest = POLL_LAST.min(POLL_FIRST << ticket.polls.min(8));
+                let poll = longest / 2 + u64::from(m.random()) % (longest / 2);
+                wake_at = wake_at.min(now + poll);
+            }
             // To be woken by the clock is as good as to be told.
-            told = true;
+            told = turn > now || polls;
         } else {
             wake_at = wake_at.min(super::watch::next_look(m, ticket, line, now));
         }
@@ -260,23 +264,52 @@ pub fn served(m: &impl Machine, ticket: Ticket) {
     leave_place(m, ticket);
 }
 
-/// Leaves the line without the lock.
+/// Leaves the line without the lock: whoever comes behind may pass. While nobody has, one can
+/// [`come_back`].
 pub fn give_up(m: &impl Machine, ticket: Ticket) {
     crate::inject::kill_point("giving up");
-    if leave_place(m, ticket) {
+    if leave_place(m, ticket).is_some() {
         tell_head(m);
     }
 }
 
-/// Says whether we were the head.
-fn leave_place(m: &impl Machine, ticket: Ticket) -> bool {
+/// The same, for one that has just tried in vain: whoever has the lock tells the next head, unless it has
+/// told us meanwhile. (To pass on a turn that led to nothing would wake all that stand there, and then the
+/// first again.)
+pub fn step_aside(m: &impl Machine, ticket: Ticket) {
+    if let Some(State::Told | State::Called) = leave_place(m, ticket) {
+        tell_head(m);
+    }
+}
+
+/// Takes the place again that was given up. `None`: the line has passed it.
+///
+/// (Somebody who saw the place empty just before may still pass it. We find out at our next look, which is
+/// soon, as only the head's place is passed.)
+pub fn come_back(m: &impl Machine, ticket: Ticket) -> Option<Ticket> {
+    line(m)?.position(ticket.number)?;
+    let place = place(m, ticket.number).filter(|p| p.member == ticket.member)?;
+    if place.state != State::Gone {
+        return Some(ticket);
+    }
+    m.store(Word::Stamp(ticket.number), m.now());
+    let awake = place.with(State::Awake);
+    let back = m.replace(Word::Place(ticket.number), place.into(), awake.into());
+    crate::inject::kill_point("back");
+    back.then_some(ticket)
+}
+
+/// If we were the head, says what our place was until now.
+fn leave_place(m: &impl Machine, ticket: Ticket) -> Option<State> {
     let word = Word::Place(ticket.number);
+    let mut before = State::Told;
     while let Some(place) = place(m, ticket.number).filter(|p| p.member == ticket.member) {
         if m.replace(word, place.into(), place.with(State::Gone).into()) {
+            before = place.state;
             break;
         }
     }
     crate::inject::kill_point("gone");
     super::watch::resign(m, ticket);
-    advance(m, ticket.number)
+    advance(m, ticket.number).then_some(before)
 }

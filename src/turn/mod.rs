@@ -54,4 +54,4 @@ mod sigbus;
 pub mod signal;
 #[cfg(test)]
 mod simulation;
-mod watch;
+pub mod watch;

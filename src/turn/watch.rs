@@ -69,15 +69,14 @@ pub fn look(m: &impl Machine, ticket: &Ticket, head: u32, until: u64) {
 }
 
 /// For one who has no place in the line: it found the line full, or it is sent away and may never come
-/// to wait. If nobody watches, the head may be one who will never answer, and everybody would be sent
-/// away for ever.
+/// to wait; or it waits for less than a watcher's tick. If nobody watches, the head may be one who will never
+/// answer, and everybody would be sent away for ever.
 pub fn look_in(m: &impl Machine) {
     let Some(line) = line(m).filter(|line| line.len() > 0) else {
         return;
     };
     let now = m.now();
-    let watched = is_there(m.load(Word::Watch).into(), line, now);
-    if !watched && age(now, m.load(Word::Stamp(line.head))) >= TICK {
+    if age(now, m.load(Word::Stamp(line.head))) >= 2 * TICK {
         blame(m, line.head, None, now + TICK);
     }
 }

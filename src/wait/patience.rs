@@ -12,10 +12,11 @@
 //! the counter at 0, the handler is called one time less than the table has steps; the next time that
 //! SQLite asks, it gets the 0.
 //!
-//! Nothing else calls `xSleep` just so: the amounts are checked against the table. A handler of the
-//! application's own that calls `sqlite3_sleep` (which comes here if we are the default VFS) gives itself
-//! away at the first difference, and gets no more than the sleeps that it asked for. So does a
-//! library without usleep, which asks for whole seconds.
+//! Nothing else calls `xSleep` just so: a wait begins with the table's first step, and the amounts that
+//! follow are checked against the table. A handler of the application's own that calls `sqlite3_sleep`
+//! (which comes here if we are the default VFS) is not called at all unless it begins with 1 ms; then it
+//! gives itself away at the first difference. It gets no more than the sleeps that it asked for. So
+//! does a library without usleep, which asks for whole seconds.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -32,7 +33,7 @@ pub struct Handler {
 pub struct Learnt {
     /// What is left of it, in nanoseconds.
     pub left: u64,
-    /// How many steps the table takes from its start. 0 if it was not walked to its end.
+    /// How many steps the table takes. 0 if it was not walked to its end.
     pub steps: u32,
 }
 
@@ -72,23 +73,22 @@ pub fn record(microseconds: c_int) -> bool {
     true
 }
 
-/// Walks the handler to its end. `asked` is what `xSleep` is being asked for.
-///
-/// `None`: it is not SQLite's default handler.
+/// What SQLite's default handler asks `xSleep` for when a wait begins.
+pub const FIRST: c_int = TABLE[0];
+
+/// Walks the handler to its end. `None`: it is not SQLite's default handler.
 ///
 /// # Safety
-/// We are inside of a call of this very handler.
-pub unsafe fn learn(handler: Handler, asked: c_int) -> Option<Learnt> {
-    // The call under way has not counted yet, so the first one of ours repeats its step.
-    let first = (0..12).find(|&step| delay(step) == asked)?;
-    let (mut sum, mut last, mut ended) = (0, 0, false);
+/// We are inside of a call of this very handler, which asked for [`FIRST`].
+pub unsafe fn learn(handler: Handler) -> Option<Learnt> {
+    let (mut sum, mut ended) = (0, false);
     // SAFETY: the caller's promise.
     let walk = unsafe {
         walk(handler, MOST, |step, amount| {
-            let fits = !ended && (1..=100_000).contains(&amount);
-            // Only the last step, cut by the timeout, is shorter than the one before or the table's.
-            ended = amount < last || first == 0 && amount != delay(step);
-            last = amount;
+            let full = delay(step);
+            let fits = !ended && (1..=full).contains(&amount);
+            // The timeout cuts the last step.
+            ended = amount < full;
             sum += u64::try_from(amount).unwrap_or(0);
             fits
         })
@@ -97,7 +97,7 @@ pub unsafe fn learn(handler: Handler, asked: c_int) -> Option<Learnt> {
         Walk::Strange => None,
         Walk::Over(steps) => Some(Learnt {
             left: sum * 1_000,
-            steps: if first == 0 { steps } else { 0 },
+            steps,
         }),
         Walk::Long => Some(Learnt {
             left: sum * 1_000,

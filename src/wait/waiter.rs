@@ -8,14 +8,14 @@ use super::backoff::Backoff;
 use super::manners::Manners;
 use super::patience::{self, Handler};
 use crate::sqlite::Sqlite;
-use crate::sqlite::abi::SQLITE_WARNING;
+use crate::sqlite::abi::SQLITE_NOTICE;
 use crate::text::PathEnd;
 use crate::turn::layout::Word;
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Turn};
-use crate::turn::signal;
+use crate::turn::{signal, watch};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -53,6 +53,13 @@ struct Deadline {
 
 const AT_ONCE: u64 = 100_000_000;
 
+/// A stranger that was woken too early so often, in steps of its own, sleeps first.
+const MOST_DEBT: u64 = 4;
+
+/// Nobody's busy handler asks `xSleep` for more (SQLite's own without usleep asks for a second): that is a
+/// pause of the application's, by `sqlite3_sleep`.
+const LONGEST: c_int = 1_000_000;
+
 pub struct Waiter {
     sqlite: Sqlite,
     manners: Manners,
@@ -63,7 +70,8 @@ pub struct Waiter {
     ticket: Option<Ticket>,
     turn: Turn,
     want: Option<Want>,
-    /// For one that never comes to `xSleep`: where the line's end was when it was refused first.
+    /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
+    /// were there before it have been served.
     due: Option<u32>,
     deadline: Option<Deadline>,
     /// What we owe to the timeout, in nanoseconds: nominal sleeps that ended early.
@@ -136,12 +144,15 @@ impl Waiter {
             self.reattach();
             return true;
         };
-        if let Some(ticket) = self.ticket {
-            match line.position(ticket.number) {
-                Some(0) => return true,
-                Some(_) => return false,
-                None => self.ticket = None,
+        match self.ticket.map(|t| (t.number, line.position(t.number))) {
+            Some((_, Some(0))) => return true,
+            Some((_, Some(_))) => return false,
+            Some((number, None)) => {
+                // It was not there when its turn came.
+                self.ticket = None;
+                self.due = Some(number);
             }
+            None => {}
         }
         if line.len() == 0 || self.turn.may_barge(m) {
             return true;
@@ -182,6 +193,12 @@ impl Waiter {
         if want == Want::Turn && self.is_upgrade() {
             self.explain_upgrade();
         }
+        if want == Want::Turn
+            && self.is_stranger()
+            && let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket)
+        {
+            line::step_aside(m, ticket);
+        }
         if self.want != Some(want) {
             self.armed = None;
             self.attempt = 0;
@@ -197,7 +214,7 @@ impl Waiter {
         }
         if !EXPLAINED.swap(true, Ordering::Relaxed) {
             let path = PathEnd(self.database);
-            self.sqlite.log(SQLITE_WARNING, format_args!(
+            self.sqlite.log(SQLITE_NOTICE, format_args!(
                 "turnstile: a transaction on {path} began by reading and cannot write now: SQLite does not \
                  wait there, whatever the timeout. Use BEGIN IMMEDIATE"
             ));
@@ -272,20 +289,31 @@ impl Waiter {
         signal::ring(&m, Word::Drain);
     }
 
-    /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds.
+    /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds; `None` if it did
+    /// not.
     pub fn sleep(&mut self, asked: c_int) -> Option<c_int> {
-        let want = self.want?;
+        let want = self.want.filter(|_| asked <= LONGEST)?;
         let started = mapped::now();
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
         let until = match self.patience(asked, started) {
             Some(until) => until,
             None => return Some(asked),
         };
-        self.wait(want, until);
+        if self.debt > MOST_DEBT * nominal {
+            self.leave_line();
+            sleep_until(until);
+        } else {
+            self.wait(want, until);
+        }
         let ended = mapped::now();
         match &mut self.deadline {
             Some(deadline) => deadline.returned = ended,
-            None => self.debt = (self.debt + nominal).saturating_sub(ended - started),
+            None => {
+                self.debt = (self.debt + nominal).saturating_sub(ended - started);
+                if let Some(m) = self.sidecar.line() {
+                    watch::look_in(m);
+                }
+            }
         }
         Some(asked)
     }
@@ -293,12 +321,13 @@ impl Waiter {
     /// Until when to wait; `None` if the time is over.
     fn patience(&mut self, asked: c_int, now: u64) -> Option<u64> {
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
-        let Some(handler) = self.connection.handler else {
-            return Some(now + nominal + self.debt);
+        let stranger = now + nominal + self.debt;
+        let handler = self.connection.handler;
+        let Some(handler) = handler.filter(|_| asked == patience::FIRST) else {
+            self.deadline = None;
+            return Some(stranger);
         };
-        let known = self
-            .deadline
-            .filter(|d| asked == 1_000 && now < d.returned + AT_ONCE);
+        let known = self.deadline.filter(|d| now < d.returned + AT_ONCE);
         if let Some(deadline) = known.filter(|deadline| now >= deadline.at) {
             self.deadline = None;
             self.leave_line();
@@ -306,14 +335,14 @@ impl Waiter {
             unsafe { patience::exhaust(handler, deadline.steps) };
             return None;
         }
-        // SAFETY: xSleep was called right after this connection's lock call failed, with an amount
-        // that is in the table; `learn` stops at the first step that is not.
-        let learnt = unsafe { patience::learn(handler, asked) };
+        // SAFETY: xSleep was called right after this connection's lock call failed, with the table's first
+        // amount; `learn` stops at the first step that is not in the table.
+        let learnt = unsafe { patience::learn(handler) };
         match learnt {
             Some(learnt) => {
                 let at = known.map_or(now + learnt.left, |known| known.at);
                 let steps = learnt.steps;
-                self.deadline = (steps > 0).then_some(Deadline {
+                self.deadline = Some(Deadline {
                     at,
                     steps,
                     returned: now,
@@ -323,7 +352,7 @@ impl Waiter {
             None => {
                 self.connection.handler = None;
                 self.deadline = None;
-                Some(now + nominal + self.debt)
+                Some(stranger)
             }
         }
     }
@@ -380,7 +409,6 @@ impl Waiter {
 
     /// False if there is no line to wait in.
     fn wait_in_line(&mut self, until: u64) -> bool {
-        self.due = None;
         for attempt in 0..16 {
             // To mend a sidecar takes time.
             if attempt > 0 && mapped::now() >= until {
@@ -393,7 +421,11 @@ impl Waiter {
                 }
                 continue;
             };
-            let mut ticket = match self.ticket {
+            let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
+            if let (Some(lost), None) = (self.ticket.take(), back) {
+                self.due = Some(lost.number);
+            }
+            let mut ticket = match back {
                 Some(ticket) => ticket,
                 None => match line::take(m, m.member()) {
                     Ok(ticket) => ticket,
@@ -439,15 +471,22 @@ impl Waiter {
                 Some(false) => until.min(m.now() + LOOK * many.max(1)),
                 None => until,
             };
-            let outcome = line::wait(m, ticket, look);
+            let outcome = line::wait(m, ticket, look, !self.is_stranger());
             if outcome != Outcome::TimeOver || look == until {
                 return outcome;
             }
         }
     }
 
-    fn leave_line(&mut self) {
-        if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket.take()) {
+    /// Whether the one who has us wait decides by itself when to give up. Such a one has its place only while it
+    /// sleeps here, and its sleep ends early only if it is told: it may count its sleeps.
+    fn is_stranger(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// Holds up nobody any more. The ticket stays: who asks again goes on from its old place.
+    fn leave_line(&self) {
+        if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket) {
             line::give_up(m, ticket);
         }
     }

@@ -363,6 +363,15 @@ impl House {
         assert_eq!(check, "ok");
     }
 
+    /// Who wrote the last `count` rows, in their order.
+    pub fn last(&self, count: u32) -> Vec<u32> {
+        let db = Connection::open(&self.db).unwrap();
+        let last = "SELECT who FROM t WHERE rowid > (SELECT max(rowid) FROM t) - ? ORDER BY rowid";
+        let mut query = db.prepare(last).unwrap();
+        let rows = query.query_map([count], |r| r.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    }
+
     /// New writers are served in the order in which they came.
     pub fn fifo_run(&self) -> Vec<Writer> {
         let mut writers = self.writers(4);
@@ -373,16 +382,7 @@ impl House {
         }
         writers[0].ask("commit", "done");
         let order: Vec<u64> = writers[1..].iter_mut().map(|w| w.expect("done")).collect();
-        let db = Connection::open(&self.db).unwrap();
-        let last = "SELECT who FROM t ORDER BY rowid DESC LIMIT 4";
-        let mut last: Vec<u32> = db
-            .prepare(last)
-            .unwrap()
-            .query_map([], |r| r.get(0))
-            .unwrap()
-            .map(Result::unwrap)
-            .collect();
-        last.reverse();
+        let last = self.last(4);
         let came: Vec<u32> = writers.iter().map(|w| w.who).collect();
         assert_eq!(last, came, "not served in order; {order:?}");
         for writer in &mut writers {

@@ -132,12 +132,14 @@ impl Life {
             self.reattach();
             return true;
         };
-        if let Some(ticket) = self.ticket {
-            match line.position(ticket.number) {
-                Some(0) => return true,
-                Some(_) => return false,
-                None => self.set_ticket(None),
+        match self.ticket.map(|t| (t.number, line.position(t.number))) {
+            Some((_, Some(0))) => return true,
+            Some((_, Some(_))) => return false,
+            Some((number, None)) => {
+                self.set_ticket(None);
+                self.due = Some(number);
             }
+            None => {}
         }
         if line.len() == 0 {
             return true;
@@ -209,12 +211,16 @@ impl Life {
     /// As `Waiter::wait_in_line`.
     fn wait_in_line(&mut self, until: u64) -> bool {
         let m = self.m;
-        self.due = None;
         for attempt in 0..16 {
             if !self.has_line() || attempt > 0 && m.now() >= until {
                 return false;
             }
-            let mut ticket = match self.ticket {
+            let back = self.ticket.and_then(|ticket| line::come_back(&m, ticket));
+            if let (Some(lost), None) = (self.ticket, back) {
+                self.set_ticket(None);
+                self.due = Some(lost.number);
+            }
+            let mut ticket = match back {
                 Some(ticket) => ticket,
                 None => match line::take(&m, m.me as u32 + 1) {
                     Ok(ticket) => ticket,
@@ -227,7 +233,7 @@ impl Life {
             };
             self.set_ticket(Some(ticket));
             let called = m.now();
-            let outcome = line::wait(&m, &mut ticket, until);
+            let outcome = line::wait(&m, &mut ticket, until, true);
             self.ticket = Some(ticket);
             // One that was stopped is late; garbage is no excuse.
             let stopped = match m.world.plan.borrow().scribble {
@@ -255,18 +261,22 @@ impl Life {
         false
     }
 
+    /// As `Waiter::leave_line`: the ticket stays, but nobody need care for it.
     fn leave_line(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.set_ticket(None);
+            self.m.actor().ticket.set(None);
+            self.m.actor().returned.set(true);
             line::give_up(&self.m, ticket);
         }
     }
 
     fn set_ticket(&mut self, ticket: Option<Ticket>) {
         let number = ticket.map(|t| t.number);
-        if self.m.actor().ticket.replace(number) != number {
+        if self.ticket.map(|t| t.number) != number {
             self.m.actor().lapsed.set(false);
+            self.m.actor().returned.set(false);
         }
+        self.m.actor().ticket.set(number);
         self.ticket = ticket;
     }
 

@@ -108,7 +108,7 @@ impl Folder {
 fn take_and_leave(m: &mapped::Mapped) {
     if let Ok(mut ticket) = line::take(m, m.member()) {
         let until = m.now() + 2 * MS;
-        line::wait(m, &mut ticket, until);
+        line::wait(m, &mut ticket, until, true);
         line::give_up(m, ticket);
     }
     line::tell_head(m);
