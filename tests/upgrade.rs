@@ -36,8 +36,27 @@ fn an_upgrade_is_explained() {
         let refused = db.execute("INSERT INTO t VALUES(1)", ()).unwrap_err();
         assert_eq!(refused.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
         assert!(began.elapsed() < Duration::from_secs(1));
-        let sidecar = std::fs::read(dir.path().join("a.db-turnstile")).unwrap();
-        assert_eq!(sidecar[58 * 8], 1, "{journal}: one upgrade is counted");
+        let upgrades = || std::fs::read(dir.path().join("a.db-turnstile")).unwrap()[58 * 8];
+        assert_eq!(upgrades(), 1, "{journal}: one upgrade is counted");
+        if journal == "wal" {
+            // The holder is gone, but what was read is old: SQLITE_BUSY_SNAPSHOT.
+            holder.execute_batch("COMMIT").unwrap();
+            db.execute("INSERT INTO t VALUES(1)", ()).unwrap_err();
+            assert_eq!(upgrades(), 2, "an old snapshot is counted");
+        }
+        db.execute_batch("ROLLBACK").unwrap();
+        if journal == "delete" {
+            holder.execute_batch("COMMIT").unwrap();
+        }
+        for nothing in ["", "SELECT * FROM t;", "UPDATE t SET x=1 WHERE x=7;"] {
+            let (begin, commit) = ("BEGIN IMMEDIATE", "COMMIT");
+            db.execute_batch(&format!("{begin}; {nothing} {commit}"))
+                .unwrap();
+        }
+        db.execute_batch("BEGIN; SELECT * FROM t; UPDATE t SET x=1 WHERE x=7; COMMIT")
+            .unwrap();
+        let counted = 1 + u8::from(journal == "wal");
+        assert_eq!(upgrades(), counted, "nothing to write is no refusal");
     }
     let log = LOG.lock().unwrap();
     let explained = log.iter().filter(|line| line.contains("BEGIN IMMEDIATE"));

@@ -106,14 +106,16 @@ impl Sqlite {
         unsafe { (self.busy_handler)(db, handler, argument) }
     }
 
-    /// Whether `db` is in the middle of a transaction; false if this SQLite cannot tell (before 3.34).
+    /// How far `db` is in a transaction: SQLITE_TXN_NONE, READ or WRITE. NONE if this SQLite cannot tell
+    /// (before 3.34).
     ///
     /// # Safety
     /// `db` is an open connection, and we are inside of a call of it.
-    pub unsafe fn is_in_transaction(&self, db: *mut c_void) -> bool {
-        // SAFETY: the caller's promise; NULL means any of its databases. SQLITE_TXN_NONE is 0.
-        self.txn_state
-            .is_some_and(|state| unsafe { state(db, ptr::null()) } > 0)
+    pub unsafe fn transaction(&self, db: *mut c_void) -> c_int {
+        // SAFETY: the caller's promise; NULL means any of its databases.
+        self.txn_state.map_or(abi::SQLITE_TXN_NONE, |state| unsafe {
+            state(db, ptr::null())
+        })
     }
 
     /// Whether `sqlite3_interrupt` was called; `None` if this SQLite cannot tell (before 3.41).

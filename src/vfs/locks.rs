@@ -503,9 +503,9 @@ unsafe extern "C" fn unlock_write(
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     if ours.courtesy.is(FRESH) && offset == WRITE {
-        // sqlite3WalBeginWriteTransaction: somebody has written since our snapshot was taken, so it is
-        // SQLITE_BUSY_SNAPSHOT. Next time our turn comes first, and the snapshot then.
-        answered(ours, Want::Turn, SQLITE_BUSY);
+        // sqlite3WalBeginWriteTransaction: somebody may have written since our snapshot was taken. Next time
+        // our turn comes first, and the snapshot then.
+        answered(ours, Want::Snapshot, SQLITE_BUSY);
     }
     if ours.courtesy.line_stands() {
         match offset {

@@ -8,7 +8,7 @@ use super::backoff::Backoff;
 use super::manners::Manners;
 use super::patience::{self, Handler};
 use crate::sqlite::Sqlite;
-use crate::sqlite::abi::SQLITE_NOTICE;
+use crate::sqlite::abi::{SQLITE_NOTICE, SQLITE_TXN_NONE, SQLITE_TXN_READ};
 use crate::text::PathEnd;
 use crate::turn::layout::Word;
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub enum Want {
     /// RESERVED, or the WAL's write lock.
     Turn,
+    /// The same, perhaps: the WAL's write lock was given back with nothing written. That is
+    /// SQLITE_BUSY_SNAPSHOT, or a transaction that had nothing to write.
+    Snapshot,
     /// SHARED, against a writer that commits.
     Shared,
     /// EXCLUSIVE, against readers.
@@ -178,19 +181,28 @@ impl Waiter {
         }
     }
 
+    fn transaction(&self) -> c_int {
+        // SAFETY: sqlite3BtreeOpen announced the address, which lives as long as the file is open; a
+        // lock method is called from inside of the connection.
+        let state = |db: std::ptr::NonNull<_>| unsafe { self.sqlite.transaction(*db.as_ptr()) };
+        self.connection.db.map_or(SQLITE_TXN_NONE, state)
+    }
+
     /// Whether this is a write in a transaction that has begun by reading. SQLite does not wait for
     /// it (`btreeBeginTrans`): the one who has the lock may wait for our read lock to go.
     fn is_upgrade(&self) -> bool {
-        // SAFETY: sqlite3BtreeOpen announced the address, which lives as long as the file is open; a
-        // lock method is called from inside of the connection.
-        self.connection
-            .db
-            .is_some_and(|db| unsafe { self.sqlite.is_in_transaction(*db.as_ptr()) })
+        self.transaction() > SQLITE_TXN_NONE
     }
 
     /// A lock call was refused, by SQLite's lock or by [`Waiter::may_try`].
     pub fn refused(&mut self, want: Want) {
-        if want == Want::Turn && self.is_upgrade() {
+        let is_upgrade = match want {
+            Want::Turn => self.is_upgrade(),
+            // Otherwise it is the end of a transaction that had nothing to write.
+            Want::Snapshot => self.transaction() == SQLITE_TXN_READ,
+            _ => false,
+        };
+        if is_upgrade {
             self.explain_upgrade();
         }
         if want == Want::Turn
@@ -292,7 +304,11 @@ impl Waiter {
     /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds; `None` if it did
     /// not.
     pub fn sleep(&mut self, asked: c_int) -> Option<c_int> {
-        let want = self.want.filter(|_| asked <= LONGEST)?;
+        let longest = match self.want? {
+            Want::Snapshot => patience::FIRST,
+            _ => LONGEST,
+        };
+        let want = self.want.filter(|_| asked <= longest)?;
         let started = mapped::now();
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
         let until = match self.patience(asked, started) {
@@ -391,7 +407,7 @@ impl Waiter {
     pub fn wait(&mut self, want: Want, until: u64) {
         self.attempt += 1;
         match want {
-            Want::Turn => {
+            Want::Turn | Want::Snapshot => {
                 if !self.wait_in_line(until) {
                     self.back_off(until);
                 }
