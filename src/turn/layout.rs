@@ -6,6 +6,9 @@
 /// How many can wait at the same time. Whoever finds the line full backs off at random instead.
 pub const CAPACITY: u32 = 4096;
 
+/// How many can knock at the same time: as many as fit into a cache line.
+pub const DOORS: u32 = 8;
+
 /// Words of 8 bytes before the places.
 const HEADER: usize = 512;
 
@@ -32,6 +35,8 @@ pub enum Word {
     Gate,
     /// Whether a writer waits for the last reader to leave, and the futex that it sleeps on.
     Drain,
+    /// One who is to be told before the head; see `knock`.
+    Knock(u32),
     /// Counter: transactions that passed the line within a quantum or while they could not wait.
     Overtakes,
     /// Counter: waiters that were passed over because they did not answer.
@@ -57,6 +62,7 @@ impl Word {
             Word::Watch => 24,
             Word::Gate => 40,
             Word::Drain => 48,
+            Word::Knock(at) => 32 + (at % DOORS) as usize,
             Word::Overtakes => 56,
             Word::Lapses => 57,
             Word::Upgrades => 58,
@@ -197,7 +203,8 @@ mod tests {
             Magic, Line, TurnUntil, Pause, Watch, Gate, Drain, Overtakes, Lapses, Turns, Upgrades,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
-        for word in header.into_iter().chain(places) {
+        let doors = (0..DOORS).map(Knock);
+        for word in header.into_iter().chain(doors).chain(places) {
             assert!(
                 word.index() < WORDS && seen.insert(word.index()),
                 "{word:?}"

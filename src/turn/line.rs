@@ -108,7 +108,8 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
             return Outcome::TimeOver;
         }
         let mut wake_at = until;
-        if position == 0 {
+        // A guest is told behind the head.
+        if position == 0 || told {
             // Within bounds: the word may be garbage, or of a clock that runs ahead.
             let turn = m.load(Word::TurnUntil);
             let turn = if turn < now + super::quantum::LONGEST {
@@ -132,7 +133,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
             // To be woken by the clock is as good as to be told.
             told = turn > now || polls;
         } else {
-            wake_at = wake_at.min(super::watch::next_look(m, ticket, line, now));
+            wake_at = super::watch::next_look(m, ticket, line, now, until);
         }
         match park(m, ticket, wake_at) {
             Parked::Lapsed => return Outcome::Lapsed,
@@ -190,10 +191,13 @@ fn park(m: &impl Machine, ticket: &Ticket, until: u64) -> Parked {
     }
 }
 
-/// Tells the head that it is its turn, passing over the dead and the departed.
+/// Tells the head that it is its turn, passing over the dead and the departed; or before it, a guest.
 ///
 /// Says whether anybody was told.
 pub fn tell_head(m: &impl Machine) -> bool {
+    if super::knock::answer(m) {
+        return true;
+    }
     // Every round passes over one place, and new ones come in by their owners' doing: an end is sure.
     for _ in 0..2 * CAPACITY {
         let Some(line) = line(m).filter(|line| line.len() > 0) else {

@@ -39,11 +39,13 @@
 //! | `line` | tickets: take, wait, tell, leave |
 //! | `watch` | the watcher: no progress, who is to blame |
 //! | `quantum` | bounded barging, and checkpoints |
+//! | `knock` | a turn for those who never come to wait |
 //! | `signal` | waking readers after a commit, and a writer after the last reader |
 //! | `sidecar` | the file, made and mended |
 //! | `mapped` | the machine: a mapping, futexes, signal 0 |
 //! | `sigbus` | a sidecar that is truncated under us |
 
+pub mod knock;
 pub mod layout;
 pub mod line;
 pub mod machine;

@@ -64,10 +64,12 @@ impl Turn {
         self.announced = false;
     }
 
-    /// The lock is wanted again while a line stands: may we pass the line?
-    pub fn may_barge(&mut self, m: &impl Machine) -> bool {
+    /// The lock is wanted while a line stands, for the first time or `again`: may we pass the line?
+    pub fn may_barge(&mut self, m: &impl Machine, again: bool) -> bool {
         let now = m.now();
-        self.hot = now.saturating_sub(self.released) < HOT;
+        if !again {
+            self.hot = now.saturating_sub(self.released) < HOT;
+        }
         if now < self.until {
             m.add(Word::Overtakes, 1);
             return true;

@@ -167,6 +167,9 @@ pub fn mend(mapped: &Mapped) -> Result<(), Trouble> {
     ] {
         mapped.store(word, 0);
     }
+    for door in 0..super::layout::DOORS {
+        mapped.store(Word::Knock(door), 0);
+    }
     for place in 0..super::layout::CAPACITY {
         mapped.store(Word::Place(place), 0);
         mapped.store(Word::Stamp(place), 0);

@@ -42,8 +42,12 @@ fn is_there(watch: Watch, line: Line, now: u64) -> bool {
         && ms(now).wrapping_sub(watch.seen_ms) < STALE_MS
 }
 
-/// Until when a waiter that is not the head may sleep.
-pub fn next_look(m: &impl Machine, ticket: &mut Ticket, line: Line, now: u64) -> u64 {
+/// Until when a waiter that is not the head may sleep, if it wants to sleep until `until`.
+pub fn next_look(m: &impl Machine, ticket: &mut Ticket, line: Line, now: u64, until: u64) -> u64 {
+    if until < now + TICK {
+        // Too short a sleep for a watcher.
+        return until;
+    }
     let word = m.load(Word::Watch);
     let watch = Watch::from(word);
     let there = is_there(watch, line, now);
@@ -56,7 +60,7 @@ pub fn next_look(m: &impl Machine, ticket: &mut Ticket, line: Line, now: u64) ->
         return now + TICK;
     }
     ticket.looks += 1;
-    now + BACKSTOP / 2 + u64::from(m.random()) % (BACKSTOP / 2)
+    until.min(now + BACKSTOP / 2 + u64::from(m.random()) % (BACKSTOP / 2))
 }
 
 /// After a sleep in which nobody told us anything: is the head still `head`?
@@ -76,7 +80,8 @@ pub fn look_in(m: &impl Machine) {
         return;
     };
     let now = m.now();
-    if age(now, m.load(Word::Stamp(line.head))) >= 2 * TICK {
+    let watched = is_there(m.load(Word::Watch).into(), line, now);
+    if !watched && age(now, m.load(Word::Stamp(line.head))) >= TICK {
         blame(m, line.head, None, now + TICK);
     }
 }

@@ -20,7 +20,9 @@
 use super::file::{File, call, pass};
 use super::rim;
 use crate::sqlite::abi::*;
+use crate::turn::knock::MOMENT;
 use crate::turn::layout::Word;
+use crate::turn::mapped;
 use crate::wait::manners::Manners;
 use crate::wait::note::{self, Reusable};
 use crate::wait::patience::Handler;
@@ -258,6 +260,15 @@ extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
     code
 }
 
+/// A transaction begins after one that was refused.
+#[cold]
+#[inline(never)]
+extern "C" fn knock(file: &File) {
+    rim::guard(&file.shim.sqlite, "knock", (), || {
+        file.courtesy.with(file, Waiter::knock);
+    });
+}
+
 /// The write lock is free, and somebody waits for that.
 #[cold]
 #[inline(never)]
@@ -299,14 +310,24 @@ pub unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int 
             }
         };
     }
-    let code = lock(file, level);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    // One branch for both.
-    if code | c_int::from(ours.courtesy.flags.get() & REFUSED) != 0 {
+    if ours.courtesy.is(REFUSED) {
+        return lock_shared_again(ours, file);
+    }
+    let code = lock(file, level);
+    if code != SQLITE_OK {
         return answered(ours, Want::Shared, code);
     }
     code
+}
+
+/// SHARED, after a refusal.
+#[cold]
+#[inline(never)]
+extern "C" fn lock_shared_again(ours: &File, file: *mut sqlite3_file) -> c_int {
+    knock(ours);
+    answered(ours, Want::Shared, lock(file, SQLITE_LOCK_SHARED))
 }
 
 #[inline(always)]
@@ -356,7 +377,25 @@ unsafe extern "C" fn lock_exclusive(file: *mut sqlite3_file, level: c_int) -> c_
     }
     let code = lock(file, level);
     if code != SQLITE_OK {
-        return answered(ours, Want::Drain, code);
+        return drain(ours, file, level, code);
+    }
+    code
+}
+
+/// EXCLUSIVE is refused by readers, who are about to leave: PENDING keeps others out. It keeps *everybody* out,
+/// so it is not left to a busy handler of the application's whether we sleep now, and for how long, before
+/// we have had a moment to see them leave.
+#[cold]
+#[inline(never)]
+extern "C" fn drain(ours: &File, file: *mut sqlite3_file, level: c_int, first: c_int) -> c_int {
+    let mut code = answered(ours, Want::Drain, first);
+    let until = mapped::now() + MOMENT;
+    while code == SQLITE_BUSY && mapped::now() < until {
+        rim::guard(&ours.shim.sqlite, "drain", (), || {
+            ours.courtesy
+                .with(ours, |waiter| waiter.wait(Want::Drain, until));
+        });
+        code = answered(ours, Want::Drain, lock(file, level));
     }
     code
 }
@@ -429,9 +468,12 @@ pub unsafe extern "C" fn x_shm_lock(
         // A read lock, or the end of one. (If it is refused, recovery by this connection may be sent
         // away while a line stands, until the next read lock; the line's head recovers then.)
         let reading = (flags & SQLITE_SHM_LOCK) as u8;
-        courtesy
-            .flags
-            .set(courtesy.flags.get() & !READING | reading);
+        let now = courtesy.flags.get();
+        courtesy.flags.set(now & !READING | reading);
+        if now & REFUSED != 0 && reading != 0 {
+            // SAFETY: as above.
+            knock(unsafe { File::of(file) });
+        }
         return shm_lock(file, offset, count, flags);
     }
     // SAFETY: the same arguments.

@@ -72,12 +72,17 @@ impl Attachment {
         }
     }
 
+    /// Of the path.
+    pub fn hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.path.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// One line for a database, though its connections come and go.
     fn complain(&self, trouble: &sidecar::Trouble) {
         static LAST: AtomicU64 = AtomicU64::new(0);
-        let mut hasher = DefaultHasher::new();
-        self.path.hash(&mut hasher);
-        let this = hasher.finish();
+        let this = self.hash();
         if LAST.swap(this, Ordering::Relaxed) != this {
             let path = PathEnd(self.path());
             let text = format_args!(

@@ -5,6 +5,7 @@
 
 use super::attachment::Attachment;
 use super::backoff::Backoff;
+use super::claims;
 use super::manners::Manners;
 use super::patience::{self, Handler};
 use crate::sqlite::Sqlite;
@@ -15,7 +16,7 @@ use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Turn};
-use crate::turn::{signal, watch};
+use crate::turn::{knock, signal, watch};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -76,6 +77,8 @@ pub struct Waiter {
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
     due: Option<u32>,
+    /// Whether the next try is to begin by waiting at the door.
+    knocks: bool,
     deadline: Option<Deadline>,
     /// What we owe to the timeout, in nanoseconds: nominal sleeps that ended early.
     debt: u64,
@@ -106,6 +109,7 @@ impl Waiter {
             turn: Turn::default(),
             want: None,
             due: None,
+            knocks: false,
             deadline: None,
             debt: 0,
             attempt: 0,
@@ -147,9 +151,11 @@ impl Waiter {
             self.reattach();
             return true;
         };
+        let is_due = |due: u32| line.head.wrapping_sub(due) as i32 >= 0;
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
             Some((_, Some(0))) => return true,
-            Some((_, Some(_))) => return false,
+            // It knocked, or asks earlier than its place.
+            Some((_, Some(_))) => return self.due.is_some_and(is_due),
             Some((number, None)) => {
                 // It was not there when its turn came.
                 self.ticket = None;
@@ -157,7 +163,7 @@ impl Waiter {
             }
             None => {}
         }
-        if line.len() == 0 || self.turn.may_barge(m) {
+        if line.len() == 0 || self.turn.may_barge(m, self.due.is_some()) {
             return true;
         }
         // One who was refused and did not come to wait has no place in the line: it has a handler of its own, or
@@ -168,17 +174,12 @@ impl Waiter {
             m.add(Word::Overtakes, 1);
             return true;
         }
-        match self.due {
-            Some(due) if line.head.wrapping_sub(due) as i32 >= 0 => {
-                m.add(Word::Overtakes, 1);
-                true
-            }
-            Some(_) => false,
-            None => {
-                self.due = Some(line.tail);
-                false
-            }
+        let claim = || claims::take(self.sidecar.hash());
+        let due = *self.due.get_or_insert_with(|| claim().unwrap_or(line.tail));
+        if is_due(due) {
+            m.add(Word::Overtakes, 1);
         }
+        is_due(due)
     }
 
     fn transaction(&self) -> c_int {
@@ -216,6 +217,31 @@ impl Waiter {
             self.attempt = 0;
         }
         self.want = Some(want);
+        self.knocks = matches!(want, Want::Turn | Want::Snapshot);
+    }
+
+    /// A transaction begins after one that was refused, and holds no lock yet. One who had to wait for long
+    /// enough, and does not wait here, waits a moment for its turn.
+    pub fn knock(&mut self) {
+        let knocks = std::mem::take(&mut self.knocks) && self.is_stranger();
+        let (Some(m), Some(due)) = (self.sidecar.line(), self.due) else {
+            return;
+        };
+        let Some(line) = line::line(m).filter(|line| knocks && line.len() > 0) else {
+            return;
+        };
+        if (line.head.wrapping_sub(due) as i32) < 0 {
+            return;
+        }
+        let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
+        let Some(mut ticket) = back.or_else(|| line::take(m, m.member()).ok()) else {
+            return;
+        };
+        let outcome = knock::knock(m, &mut ticket);
+        self.ticket = Some(ticket);
+        if outcome != Outcome::Try {
+            self.leave_line();
+        }
     }
 
     /// Counted, and explained once in the life of a process.
@@ -236,10 +262,14 @@ impl Waiter {
     /// A lock call succeeded. Says whether there is something that we still wait for.
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
-            self.due = None;
-            if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket.take()) {
-                line::served(m, ticket);
-                self.turn.begin(m, self.manners.quantum());
+            let (due, ticket) = (self.due.take(), self.ticket.take());
+            if let Some(m) = self.sidecar.line() {
+                if let Some(ticket) = ticket {
+                    line::served(m, ticket);
+                }
+                if ticket.is_some() || due.is_some() {
+                    self.turn.begin(m, self.manners.quantum());
+                }
             }
         } else if self.want == Some(Want::Turn) {
             // SHARED, on the way to RESERVED.
@@ -288,6 +318,9 @@ impl Waiter {
 
     /// The connection is closed.
     pub fn close(&mut self) {
+        if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
+            claims::leave(self.sidecar.hash(), due);
+        }
         let Some(m) = self.sidecar.detach() else {
             return;
         };
@@ -304,6 +337,7 @@ impl Waiter {
     /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds; `None` if it did
     /// not.
     pub fn sleep(&mut self, asked: c_int) -> Option<c_int> {
+        self.knocks = false;
         let longest = match self.want? {
             Want::Snapshot => patience::FIRST,
             _ => LONGEST,

@@ -1,0 +1,63 @@
+//! A guest at the door: one that has no place in the line, because its busy handler is its own or because it has
+//! none and tries again by itself.
+//!
+//! It may try once all who were there before it have been served. But when it comes, somebody mostly has the lock,
+//! and then it is away again for as long as it likes to sleep: a connection that tries once in a millisecond
+//! would get a twentieth of its share. So a guest that is due waits at the door for a moment, and the next turn is its.
+//!
+//! A few can knock at the same time. Their tickets make the line stand, but are not the head.
+
+use super::layout::{DOORS, Place, State, Word};
+use super::line::{self, Outcome, Ticket};
+use super::machine::Machine;
+
+/// How long a guest waits. It asked for an answer at once.
+pub const MOMENT: u64 = 2_000_000;
+
+fn word(ticket: Ticket) -> u64 {
+    1 << 63 | u64::from(ticket.number)
+}
+
+/// Waits a moment to be told before the head.
+pub fn knock(m: &impl Machine, ticket: &mut Ticket) -> Outcome {
+    let mine = word(*ticket);
+    let mut doors = (0..DOORS).map(Word::Knock);
+    let Some(door) = doors.find(|&door| m.load(door) == 0 && m.replace(door, 0, mine)) else {
+        return Outcome::TimeOver;
+    };
+    crate::inject::kill_point("knocking");
+    let outcome = line::wait(m, ticket, m.now() + MOMENT, false);
+    m.replace(door, mine, 0);
+    outcome
+}
+
+/// Tells the guest who came first that it is its turn, if one waits.
+pub(super) fn answer(m: &impl Machine) -> bool {
+    for _ in 0..DOORS {
+        let knocking = (0..DOORS).map(|at| (Word::Knock(at), m.load(Word::Knock(at))));
+        let knocking = knocking.filter(|(_, word)| *word != 0);
+        let Some((door, word)) = knocking.min_by_key(|(_, word)| *word) else {
+            return false;
+        };
+        // One that was killed at the door is cleared away, too.
+        if m.replace(door, word, 0) && tell(m, word as u32) {
+            return true;
+        }
+    }
+    false
+}
+
+fn tell(m: &impl Machine, ticket: u32) -> bool {
+    let stands = line::line(m).is_some_and(|line| line.position(ticket).is_some());
+    let Some(place) = Place::of(m.load(Word::Place(ticket)), ticket).filter(|_| stands) else {
+        return false;
+    };
+    let told = place.with(State::Told);
+    let asleep = match place.state {
+        State::Awake => false,
+        State::Parked => true,
+        State::Told | State::Called | State::Gone => return false,
+    };
+    let word = Word::Place(ticket);
+    m.replace(word, place.into(), told.into()) && (!asleep || m.wake(word, 1) > 0)
+}
