@@ -188,6 +188,31 @@ fn killed_while_coming_back_to_the_line() {
     }
 }
 
+/// One without a busy timeout, whose turn has passed, comes again.
+#[test]
+fn killed_at_the_door() {
+    for journal in JOURNALS {
+        let mut house = House::new(journal);
+        let mut all = house.writers(4);
+        let mut victim = house.doomed(0, "knocking");
+        all[0].ask("hold IMMEDIATE", "fine");
+        all[1].send("hold IMMEDIATE");
+        within(5_000, || house.standing() > 0);
+        victim.ask("write", "error database is locked");
+        for waiter in &mut all[2..] {
+            house.queue(waiter);
+        }
+        all[0].ask("commit", "done");
+        all[1].expect("fine");
+        victim.send("write");
+        assert!(within(5_000, || victim.is_dead()), "not reached");
+        let start = all[1].ask("commit", "done");
+        go_on(journal, start, &mut all[2..], SOON);
+        all.push(victim);
+        house.end(all);
+    }
+}
+
 /// It takes a connection that asks again within 50 µs, while others wait.
 #[test]
 fn killed_in_a_turn_of_many_transactions() {

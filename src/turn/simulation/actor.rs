@@ -2,6 +2,7 @@
 
 use super::plan::Habit;
 use super::world::{Cpu, MS, NEVER};
+use crate::turn::knock;
 use crate::turn::layout::{CAPACITY, Line, MAGIC, Word};
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
@@ -9,6 +10,10 @@ use crate::turn::quantum::Turn;
 
 /// A call may end so much later than it was asked to: the steps that it still does.
 const MARGIN: u64 = 5 * MS;
+
+fn is_due(line: Line, due: u32) -> bool {
+    line.head.wrapping_sub(due) as i32 >= 0
+}
 
 pub struct Life {
     m: Cpu,
@@ -116,6 +121,7 @@ impl Life {
             }
             if self.habit.own_handler {
                 m.sleep(self.random(2 * MS));
+                self.knock();
             } else if !self.wait_in_line(until) {
                 m.sleep(self.random(MS));
             }
@@ -134,7 +140,7 @@ impl Life {
         };
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
             Some((_, Some(0))) => return true,
-            Some((_, Some(_))) => return false,
+            Some((_, Some(_))) => return self.due.is_some_and(|due| is_due(line, due)),
             Some((number, None)) => {
                 self.set_ticket(None);
                 self.due = Some(number);
@@ -150,11 +156,32 @@ impl Life {
         }
         self.barges = 0;
         match self.due {
-            Some(due) => line.head.wrapping_sub(due) as i32 >= 0,
+            Some(due) => is_due(line, due),
             None => {
                 self.due = Some(line.tail);
                 false
             }
+        }
+    }
+
+    /// As `Waiter::knock`.
+    fn knock(&mut self) {
+        let m = self.m;
+        let Some(line) = line::line(&m).filter(|line| line.len() > 0) else {
+            return;
+        };
+        if !self.due.is_some_and(|due| is_due(line, due)) || !self.has_line() {
+            return;
+        }
+        let back = self.ticket.and_then(|ticket| line::come_back(&m, ticket));
+        let Some(mut ticket) = back.or_else(|| line::take(&m, m.me as u32 + 1).ok()) else {
+            return;
+        };
+        self.set_ticket(Some(ticket));
+        let outcome = knock::knock(&m, &mut ticket);
+        self.ticket = Some(ticket);
+        if outcome != Outcome::Try {
+            self.leave_line();
         }
     }
 
@@ -172,7 +199,9 @@ impl Life {
             }
         }
         let Some(ticket) = self.ticket else { return };
-        if !self.garbage && !m.actor().lapsed.get() {
+        // A guest is not served as the head.
+        let is_guest = Line::from(m.world.get(Word::Line)).head != ticket.number;
+        if !self.garbage && !m.actor().lapsed.get() && !is_guest {
             for (at, other) in m.world.actors.iter().enumerate() {
                 let older = other
                     .ticket
@@ -312,8 +341,8 @@ fn mend(m: &Cpu) {
     let next = line.tail.wrapping_add(CAPACITY);
     let (head, tail) = (next, next);
     m.store(Word::Line, Line { head, tail }.into());
-    use Word::{Drain, Gate, Pause, TurnUntil, Watch};
-    for word in [TurnUntil, Pause, Watch, Gate, Drain] {
+    use Word::{Drain, Gate, Knock, Pause, TurnUntil, Watch};
+    for word in [TurnUntil, Pause, Watch, Gate, Drain, Knock(0), Knock(1)] {
         m.store(word, 0);
     }
     for place in 0..CAPACITY {

@@ -25,8 +25,8 @@ pub fn furnish(world: &World, found: Found) {
     match found {
         Found::Nothing => {}
         Found::Garbage => {
-            use Word::{Drain, Gate, Magic, Pause, Stamp, TurnUntil, Watch};
-            for word in [Word::Line, TurnUntil, Pause, Watch, Gate, Drain] {
+            use Word::{Drain, Gate, Knock, Magic, Pause, Stamp, TurnUntil, Watch};
+            for word in [Word::Line, TurnUntil, Pause, Watch, Gate, Drain, Knock(1)] {
                 world.set(word, random.next());
             }
             if random.one_in(2) {

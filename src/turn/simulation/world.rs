@@ -328,6 +328,7 @@ impl World {
                     Word::Watch,
                     Word::Gate,
                     Word::Drain,
+                    Word::Knock(near % 2),
                     Word::Turns,
                     Word::Place(near),
                     Word::Stamp(near),
