@@ -403,7 +403,8 @@ const GUESTS: Street = Street {
 #[test]
 fn guests_on_a_wal() {
     use Waits::*;
-    receive(GUESTS, &[Handler1, Handler5, Loop, Short]);
+    // Not one that sleeps 5 ms: everybody's turn comes more often than that.
+    receive(GUESTS, &[Handler1, Loop, Short]);
 }
 
 #[test]

@@ -12,7 +12,8 @@
 //!                                    '--------------^
 //! ```
 
-use super::locks::{Courtesy, x_lock, x_shm_lock, x_shm_map, x_shm_unmap, x_unlock};
+use super::courtesy::Courtesy;
+use super::locks::{x_lock, x_shm_lock, x_shm_map, x_shm_unmap, x_unlock};
 use super::memory::try_box;
 use super::open::Room;
 use super::{Shim, rim};

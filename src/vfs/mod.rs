@@ -10,12 +10,14 @@
 //! | `methods` | the methods of `sqlite3_vfs` |
 //! | `file` | the methods of `sqlite3_file` |
 //! | `locks` | the lock methods of a file, where the waiting is hooked in |
+//! | `courtesy` | what a file knows about those who wait for its locks |
 //! | `open` | how the base's file comes to lie behind ours |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
 //! | `memory` | allocations that can say no |
 
 mod base;
+mod courtesy;
 mod explain;
 mod file;
 mod locks;

@@ -7,8 +7,8 @@
 //! Journals, WALs and temporary files need nothing of us yet: `xOpen` in `methods` lets the base
 //! open them into SQLite's own memory, and from then on they cost what they cost without us.
 
+use super::courtesy::Courtesy;
 use super::file::{self, File};
-use super::locks::Courtesy;
 use super::{Shim, base, explain};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;

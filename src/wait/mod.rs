@@ -17,8 +17,10 @@
 //! | anything else (recovery, checkpoint) | | randomized backoff |
 //!
 //! # Invariants
-//! - A lock call never waits. (In `xLock(RESERVED)` it would keep a SHARED lock that the owner needs
-//!   gone; in `xShmLock` the snapshot would be old by then.)
+//! - A lock call does not wait for the turn. (In `xLock(RESERVED)` it would keep a SHARED lock that the owner needs
+//!   gone; in `xShmLock` the snapshot would be old by then.) It waits for a moment, 2 ms, where the application
+//!   may decide how it waits and the others would suffer from that: with PENDING in hand, for the last
+//!   readers to leave; and before a transaction that was refused takes its first lock again (`turn::knock`).
 //! - What SQLite's own lock says is passed on. The one answer of ours is SQLITE_BUSY to somebody whose turn it is
 //!   not.
 //! - The application's timeout is kept; see `patience`.

@@ -3,20 +3,22 @@
 //! Invariant: nothing in here touches SQLite's files. It is used by the thread that is inside of the
 //! connection, and by `xSleep` on the thread that was refused last; the mutex is for the day when those are two.
 
+mod sleep;
+
 use super::attachment::Attachment;
-use super::backoff::Backoff;
 use super::claims;
 use super::manners::Manners;
-use super::patience::{self, Handler};
+use super::patience::Handler;
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::{SQLITE_NOTICE, SQLITE_TXN_NONE, SQLITE_TXN_READ};
 use crate::text::PathEnd;
 use crate::turn::layout::Word;
-use crate::turn::line::{self, NoTicket, Outcome, Ticket};
+use crate::turn::line::{self, Outcome, Ticket};
 use crate::turn::machine::Machine;
-use crate::turn::mapped::{self, Mapped};
+use crate::turn::mapped::Mapped;
 use crate::turn::quantum::{self, Turn};
-use crate::turn::{knock, signal, watch};
+use crate::turn::{knock, signal};
+use sleep::Deadline;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -44,25 +46,6 @@ pub struct Connection {
     /// `sqlite3**`: SQLITE_FCNTL_PDB.
     pub db: Option<std::ptr::NonNull<*mut c_void>>,
 }
-
-/// The end of a wait, once it is known.
-#[derive(Clone, Copy)]
-struct Deadline {
-    at: u64,
-    steps: u32,
-    /// When `xSleep` returned last. SQLite asks again at once; who comes much later is another
-    /// statement.
-    returned: u64,
-}
-
-const AT_ONCE: u64 = 100_000_000;
-
-/// A stranger that was woken too early so often, in steps of its own, sleeps first.
-const MOST_DEBT: u64 = 4;
-
-/// Nobody's busy handler asks `xSleep` for more (SQLite's own without usleep asks for a second): that is a
-/// pause of the application's, by `sqlite3_sleep`.
-const LONGEST: c_int = 1_000_000;
 
 pub struct Waiter {
     sqlite: Sqlite,
@@ -334,200 +317,6 @@ impl Waiter {
         signal::ring(&m, Word::Drain);
     }
 
-    /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds; `None` if it did
-    /// not.
-    pub fn sleep(&mut self, asked: c_int) -> Option<c_int> {
-        self.knocks = false;
-        let longest = match self.want? {
-            Want::Snapshot => patience::FIRST,
-            _ => LONGEST,
-        };
-        let want = self.want.filter(|_| asked <= longest)?;
-        let started = mapped::now();
-        let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
-        let until = match self.patience(asked, started) {
-            Some(until) => until,
-            None => return Some(asked),
-        };
-        if self.debt > MOST_DEBT * nominal {
-            self.leave_line();
-            sleep_until(until);
-        } else {
-            self.wait(want, until);
-        }
-        let ended = mapped::now();
-        match &mut self.deadline {
-            Some(deadline) => deadline.returned = ended,
-            None => {
-                self.debt = (self.debt + nominal).saturating_sub(ended - started);
-                if let Some(m) = self.sidecar.line() {
-                    watch::look_in(m);
-                }
-            }
-        }
-        Some(asked)
-    }
-
-    /// Until when to wait; `None` if the time is over.
-    fn patience(&mut self, asked: c_int, now: u64) -> Option<u64> {
-        let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
-        let stranger = now + nominal + self.debt;
-        let handler = self.connection.handler;
-        let Some(handler) = handler.filter(|_| asked == patience::FIRST) else {
-            self.deadline = None;
-            return Some(stranger);
-        };
-        let known = self.deadline.filter(|d| now < d.returned + AT_ONCE);
-        if let Some(deadline) = known.filter(|deadline| now >= deadline.at) {
-            self.deadline = None;
-            self.leave_line();
-            // SAFETY: xSleep was asked by this handler: it asks for the first step, as `learn` left it.
-            unsafe { patience::exhaust(handler, deadline.steps) };
-            return None;
-        }
-        // SAFETY: xSleep was called right after this connection's lock call failed, with the table's first
-        // amount; `learn` stops at the first step that is not in the table.
-        let learnt = unsafe { patience::learn(handler) };
-        match learnt {
-            Some(learnt) => {
-                let at = known.map_or(now + learnt.left, |known| known.at);
-                let steps = learnt.steps;
-                self.deadline = Some(Deadline {
-                    at,
-                    steps,
-                    returned: now,
-                });
-                Some(at)
-            }
-            None => {
-                self.connection.handler = None;
-                self.deadline = None;
-                Some(stranger)
-            }
-        }
-    }
-
-    /// `turnstile_busy_handler`'s part of the wait: false if the time is over.
-    pub fn handle(&mut self, timeout: u64, is_first: bool) -> Option<bool> {
-        let want = self.want?;
-        let now = mapped::now();
-        let at = match self.deadline.filter(|_| !is_first) {
-            Some(deadline) => deadline.at,
-            None => now + timeout,
-        };
-        if now >= at {
-            self.deadline = None;
-            self.leave_line();
-            return Some(false);
-        }
-        let (steps, returned) = (0, now);
-        self.deadline = Some(Deadline {
-            at,
-            steps,
-            returned,
-        });
-        self.wait(want, at);
-        Some(true)
-    }
-
-    /// Whether somebody has called `sqlite3_interrupt`; `None` if this SQLite cannot tell.
-    fn is_interrupted(&self) -> Option<bool> {
-        let db = self.connection.db?;
-        // SAFETY: as for `is_upgrade`: a busy handler is called from inside of the connection.
-        unsafe { self.sqlite.is_interrupted(*db.as_ptr()) }
-    }
-
-    /// Waits for `want` until it may be worth to ask again, at most until `until`.
-    pub fn wait(&mut self, want: Want, until: u64) {
-        self.attempt += 1;
-        match want {
-            Want::Turn | Want::Snapshot => {
-                if !self.wait_in_line(until) {
-                    self.back_off(until);
-                }
-            }
-            Want::Shared => self.wait_for_signal(Word::Gate, GATE, until),
-            Want::Drain => self.wait_for_signal(Word::Drain, DRAIN, until),
-            Want::Other => self.back_off(until),
-        }
-    }
-
-    fn back_off(&self, until: u64) {
-        let step = self.manners.backoff().step(self.attempt - 1);
-        sleep_until(until.min(mapped::now() + step));
-    }
-
-    /// False if there is no line to wait in.
-    fn wait_in_line(&mut self, until: u64) -> bool {
-        for attempt in 0..16 {
-            // To mend a sidecar takes time.
-            if attempt > 0 && mapped::now() >= until {
-                return false;
-            }
-            let Some(m) = self.sidecar.line() else {
-                self.sidecar.attach(true);
-                if self.sidecar.line().is_none() {
-                    return false;
-                }
-                continue;
-            };
-            let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
-            if let (Some(lost), None) = (self.ticket.take(), back) {
-                self.due = Some(lost.number);
-            }
-            let mut ticket = match back {
-                Some(ticket) => ticket,
-                None => match line::take(m, m.member()) {
-                    Ok(ticket) => ticket,
-                    Err(NoTicket::Full) => return false,
-                    Err(NoTicket::Garbage) => {
-                        self.reattach();
-                        continue;
-                    }
-                },
-            };
-            let outcome = self.wait_with(m, &mut ticket, until);
-            self.ticket = Some(ticket);
-            match outcome {
-                Outcome::Try => return true,
-                Outcome::TimeOver => {
-                    self.leave_line();
-                    if let Some(deadline) = &mut self.deadline {
-                        deadline.at = deadline.at.min(mapped::now());
-                    }
-                    return true;
-                }
-                Outcome::Lapsed => {
-                    self.ticket = None;
-                    if line::line(m).is_none() {
-                        self.reattach();
-                    }
-                }
-            }
-        }
-        false
-    }
-
-    /// [`line::wait`], looking up from time to time whether SQLite is to be interrupted. In a long
-    /// line the looks become rarer, or they would cost more than the waiting.
-    fn wait_with(&self, m: &Mapped, ticket: &mut Ticket, until: u64) -> Outcome {
-        const LOOK: u64 = 80_000_000;
-        const MANY: u64 = 256;
-        loop {
-            let before = self.is_interrupted();
-            let many = line::line(m).map_or(1, |line| u64::from(line.len()) / MANY);
-            let look = match before {
-                Some(true) => return Outcome::TimeOver,
-                Some(false) => until.min(m.now() + LOOK * many.max(1)),
-                None => until,
-            };
-            let outcome = line::wait(m, ticket, look, !self.is_stranger());
-            if outcome != Outcome::TimeOver || look == until {
-                return outcome;
-            }
-        }
-    }
-
     /// Whether the one who has us wait decides by itself when to give up. Such a one has its place only while it
     /// sleeps here, and its sleep ends early only if it is told: it may count its sleeps.
     fn is_stranger(&self) -> bool {
@@ -540,38 +329,4 @@ impl Waiter {
             line::give_up(m, ticket);
         }
     }
-
-    /// The first time it only asks to be woken: the lock may have been freed before that.
-    fn wait_for_signal(&mut self, word: Word, poll: Backoff, until: u64) {
-        self.sidecar.attach(false);
-        let Some(m) = self.sidecar.line() else {
-            return self.back_off(until);
-        };
-        match self.armed.take() {
-            Some(armed) => {
-                let step = poll.step(self.attempt - 1);
-                signal::wait(m, word, armed, until.min(m.now() + step));
-            }
-            None => self.armed = Some(signal::arm(m, word)),
-        }
-    }
-}
-
-/// In case that the writer who commits does not wake us: it uses the stock VFS, or it died. Many wait
-/// here at the same time.
-const GATE: Backoff = Backoff {
-    first: 1_000_000,
-    cap: 50_000_000,
-};
-
-/// In case that the last reader does not wake us: readers that never had to wait do not know of the
-/// line. Everybody else waits for the one who waits here.
-const DRAIN: Backoff = Backoff {
-    first: 100_000,
-    cap: 1_000_000,
-};
-
-fn sleep_until(until: u64) {
-    let left = until.saturating_sub(mapped::now());
-    std::thread::sleep(std::time::Duration::from_nanos(left));
 }

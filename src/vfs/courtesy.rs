@@ -1,0 +1,283 @@
+//! What a file knows about those who wait for its locks, and what happens when somebody does.
+
+use super::file::File;
+use super::rim;
+use crate::sqlite::abi::*;
+use crate::turn::layout::Word;
+use crate::wait::manners::Manners;
+use crate::wait::note::{self, Reusable};
+use crate::wait::patience::Handler;
+use crate::wait::waiter::{Connection, Waiter, Want};
+use std::cell::Cell;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A WAL's read lock is held. SQLite's own bit for a lock, so that one becomes the other.
+pub const READING: u8 = SQLITE_SHM_LOCK as u8;
+/// RESERVED or more may be held.
+pub const WRITING: u8 = 1;
+/// The database has a wal-index.
+pub const WAL: u8 = 4;
+/// The WAL's write lock was taken, and nothing was written since.
+pub const FRESH: u8 = 16;
+/// A lock call was refused, and none that wanted the same has succeeded since.
+pub const REFUSED: u8 = 8;
+
+/// The words of a line that does not exist.
+static NOBODY: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// Those of a line that is not looked for yet: it seems to stand, so that the next write looks.
+static UNKNOWN: [AtomicU64; 64] = {
+    let mut words = [const { AtomicU64::new(0) }; 64];
+    words[Word::Line.index()] = AtomicU64::new(1);
+    words
+};
+
+/// Added to a counter of 16 bits for each write to a WAL: one of 4,096 looks whether the sidecar is
+/// still the one at its path.
+const VERIFY: u16 = 16;
+
+/// What the lock methods know about their file. SQLite uses a file in one thread at a time.
+pub struct Courtesy {
+    /// The line's shared words, or those of [`NOBODY`].
+    words: Cell<*const AtomicU64>,
+    waiter: Cell<Option<&'static Reusable>>,
+    flags: Cell<u8>,
+    writes: Cell<u16>,
+    manners: Manners,
+    connection: Cell<Connection>,
+    database: Option<&'static CStr>,
+}
+
+impl Courtesy {
+    /// `database` is `None` for a file that nobody else can open.
+    pub fn new(manners: Manners, database: Option<&'static CStr>) -> Courtesy {
+        Courtesy {
+            words: Cell::new(UNKNOWN.as_ptr()),
+            waiter: Cell::new(None),
+            flags: Cell::new(0),
+            writes: Cell::new(0),
+            manners,
+            connection: Cell::new(Connection::default()),
+            database,
+        }
+    }
+
+    #[inline(always)]
+    pub fn is(&self, flags: u8) -> bool {
+        self.flags.get() & flags != 0
+    }
+
+    #[inline(always)]
+    pub fn set(&self, flags: u8) {
+        self.flags.set(self.flags.get() | flags);
+    }
+
+    /// A WAL's read lock is wanted ([`READING`]), or given back (0). Says what the flags were.
+    #[inline(always)]
+    pub fn reads(&self, reading: u8) -> u8 {
+        let now = self.flags.get();
+        self.flags.set(now & !READING | reading);
+        now
+    }
+
+    /// The wal-index has a new header: a transaction was written (`walIndexWriteHdr`).
+    #[inline(always)]
+    pub fn wrote(&self) {
+        self.clear(FRESH);
+    }
+
+    #[inline(always)]
+    pub fn clear(&self, flags: u8) {
+        self.flags.set(self.flags.get() & !flags);
+    }
+
+    #[inline(always)]
+    pub fn word(&self, word: Word) -> u64 {
+        // SAFETY: a mapping, or NOBODY; both have the words of the header that are asked for here.
+        unsafe { (*self.words.get().add(word.index())).load(Ordering::Relaxed) }
+    }
+
+    /// Whether a writer waits. No barrier is needed: between a release or a request of SQLite's lock
+    /// and this look lies a system call.
+    #[inline(always)]
+    pub fn line_stands(&self) -> bool {
+        self.word(Word::Line) as u32 != 0
+    }
+
+    /// Whether a write needs more than a look at the line; `is_wal` is known where it is asked.
+    #[inline(always)]
+    pub fn looks_closer(&self, is_wal: bool) -> bool {
+        if !is_wal {
+            // A refusal has turned `words` to UNKNOWN: see `answered`.
+            return self.line_stands();
+        }
+        let writes = self.writes.get().wrapping_add(VERIFY);
+        self.writes.set(writes);
+        writes == 0 || self.is(REFUSED) || self.line_stands()
+    }
+
+    /// Whether the line is still to be looked for.
+    pub fn is_unknown(&self) -> bool {
+        ptr::eq(self.words.get(), UNKNOWN.as_ptr())
+    }
+
+    /// Whether somebody waits for a signal.
+    #[inline(always)]
+    pub fn is_armed(&self, word: Word) -> bool {
+        self.word(word) >> 63 != 0
+    }
+
+    /// What a file control tells about the connection.
+    ///
+    /// # Safety
+    /// `argument` is what `op` has.
+    #[cold]
+    pub unsafe fn heard(&self, op: c_int, argument: *mut c_void) {
+        let mut connection = self.connection.get();
+        if op == SQLITE_FCNTL_PDB {
+            connection.db = NonNull::new(argument.cast());
+        } else if !argument.is_null() {
+            // SAFETY: sqlite3PagerSetBusyHandler: the address of the handler, and behind it of its
+            // argument.
+            connection.handler = unsafe {
+                let pair = argument.cast::<*mut c_void>();
+                type Call = Option<unsafe extern "C" fn(*mut c_void) -> c_int>;
+                let call: Call = std::mem::transmute(*pair);
+                call.map(|call| Handler {
+                    call,
+                    argument: *pair.add(1),
+                })
+            };
+        }
+        self.connection.set(connection);
+    }
+
+    /// The waiter of this connection, made when it is first needed. `None` if it cannot be had, or if
+    /// the file is nobody else's.
+    fn waiter(&self, file: &File) -> Option<&'static Reusable> {
+        if let Some(waiter) = self.waiter.get() {
+            return Some(waiter);
+        }
+        let sqlite = &file.shim.sqlite;
+        let connection = self.connection.get();
+        let waiter = Waiter::new(sqlite, self.manners, self.database?, connection)?;
+        self.waiter.set(note::give_out(waiter));
+        self.waiter.get()
+    }
+
+    /// Does something with the waiter, and takes over what words it has then.
+    pub fn with<R>(&self, file: &File, act: impl FnOnce(&mut Waiter) -> R) -> Option<R> {
+        let mut waiter = self.waiter(file)?.waiter.lock();
+        let result = act(&mut waiter);
+        match waiter.words() {
+            Some(words) => self.words.set(words),
+            None if self.is_unknown() => {}
+            None => self.words.set(NOBODY.as_ptr()),
+        }
+        Some(result)
+    }
+
+    pub fn close(&self) {
+        if let Some(reusable) = self.waiter.take() {
+            self.words.set(NOBODY.as_ptr());
+            reusable.waiter.lock().close();
+            note::forget(reusable);
+            note::take_back(reusable);
+        }
+    }
+}
+
+/// The write turn is wanted. False: it is somebody else's, and SQLite is to be told so.
+#[cold]
+#[inline(never)]
+pub extern "C" fn may_try(file: &File) -> bool {
+    rim::guard(&file.shim.sqlite, "may_try", true, || {
+        let courtesy = &file.courtesy;
+        if courtesy.is_unknown() {
+            // The first write makes the sidecar: a holder that never had to wait would not see that
+            // others do.
+            courtesy.words.set(NOBODY.as_ptr());
+            courtesy.with(file, |waiter| waiter.attach(true));
+        }
+        if courtesy.writes.get() == 0 {
+            courtesy.with(file, Waiter::verify);
+        }
+        let may = !courtesy.is(REFUSED) && !courtesy.line_stands()
+            || courtesy.with(file, Waiter::may_try).unwrap_or(true);
+        if !may {
+            answered(file, Want::Turn, SQLITE_BUSY);
+        }
+        may
+    })
+}
+
+/// A lock call is answered `code` (which this returns, to be called last), and either that is no success, or there is a line or was a refusal.
+#[cold]
+#[inline(never)]
+pub extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
+    rim::guard(&file.shim.sqlite, "answered", (), || {
+        let courtesy = &file.courtesy;
+        match code {
+            SQLITE_BUSY => {
+                courtesy.with(file, |waiter| waiter.refused(want));
+                if let Some(waiter) = courtesy.waiter.get() {
+                    courtesy.set(REFUSED);
+                    note::leave(waiter);
+                }
+            }
+            SQLITE_OK => {
+                let waits = courtesy.with(file, |waiter| waiter.got(want));
+                if waits != Some(true) {
+                    courtesy.clear(REFUSED);
+                    if let Some(waiter) = courtesy.waiter.get() {
+                        note::forget(waiter);
+                    }
+                } else if !courtesy.is(WAL) {
+                    // SHARED, and RESERVED was refused before: it looks closer then.
+                    courtesy.words.set(UNKNOWN.as_ptr());
+                }
+            }
+            _ => {}
+        }
+    });
+    code
+}
+
+/// A transaction begins after one that was refused.
+#[cold]
+#[inline(never)]
+pub extern "C" fn knock(file: &File) {
+    rim::guard(&file.shim.sqlite, "knock", (), || {
+        file.courtesy.with(file, Waiter::knock);
+    });
+}
+
+/// The write lock is free, and somebody waits for that.
+#[cold]
+#[inline(never)]
+pub extern "C" fn released(file: &File) {
+    rim::guard(&file.shim.sqlite, "released", (), || {
+        file.courtesy.with(file, Waiter::released);
+    });
+}
+
+/// A checkpoint begins or ends while writers wait.
+#[cold]
+#[inline(never)]
+pub extern "C" fn checkpoint(file: &File, begins: bool) {
+    rim::guard(&file.shim.sqlite, "checkpoint", (), || {
+        let courtesy = &file.courtesy;
+        courtesy.with(file, |waiter| waiter.checkpoint(begins));
+    });
+}
+
+/// The last lock is gone, and a writer waits for readers.
+#[cold]
+#[inline(never)]
+pub extern "C" fn reader_left(file: &File) {
+    rim::guard(&file.shim.sqlite, "reader_left", (), || {
+        file.courtesy.with(file, |waiter| waiter.reader_left());
+    });
+}
