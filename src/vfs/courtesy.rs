@@ -254,6 +254,16 @@ pub extern "C" fn knock(file: &File) {
     });
 }
 
+/// A reader wants to move a read mark.
+#[cold]
+#[inline(never)]
+pub extern "C" fn spares_mark(file: &File) -> bool {
+    rim::guard(&file.shim.sqlite, "spares_mark", false, || {
+        let spares = file.courtesy.with(file, Waiter::spares_mark);
+        spares.unwrap_or(false)
+    })
+}
+
 /// The write lock is free, and somebody waits for that.
 #[cold]
 #[inline(never)]

@@ -18,7 +18,7 @@
 //! (`walIndexReadHdr`, `sqlite3WalCheckpoint`)
 
 use super::courtesy::{self, FRESH, READING, REFUSED, WAL, WRITING};
-use super::courtesy::{answered, knock, may_try, reader_left, released};
+use super::courtesy::{answered, knock, may_try, reader_left, released, spares_mark};
 use super::file::{File, call, pass};
 use super::rim;
 use crate::sqlite::abi::*;
@@ -28,9 +28,10 @@ use crate::turn::mapped;
 use crate::wait::waiter::{Waiter, Want};
 use std::ffi::{c_int, c_void};
 
-/// `WAL_WRITE_LOCK` and `WAL_CKPT_LOCK`.
+/// `WAL_WRITE_LOCK`, `WAL_CKPT_LOCK` and `WAL_READ_LOCK(0)`.
 const WRITE: c_int = 0;
 const CHECKPOINT: c_int = 1;
+const READ: c_int = 3;
 
 // The methods are split so that each caller pays for its own case alone, and ends in a jump to the base
 // where that is possible.
@@ -273,9 +274,12 @@ unsafe extern "C" fn lock_other(
     count: c_int,
     flags: c_int,
 ) -> c_int {
-    let code = shm_lock(file, offset, count, flags);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
+    if ours.courtesy.is(REFUSED) && offset > READ && count == 1 && spares_mark(ours) {
+        return SQLITE_BUSY;
+    }
+    let code = shm_lock(file, offset, count, flags);
     if code != SQLITE_OK || ours.courtesy.is(REFUSED) {
         answered(ours, Want::Other, code);
     }

@@ -137,6 +137,8 @@ impl Waiter {
     pub fn wait(&mut self, want: Want, until: u64) {
         self.attempt += 1;
         match want {
+            // At once: we are due.
+            Want::Snapshot if self.due.is_some() && self.ticket.is_none() => {}
             Want::Turn | Want::Snapshot => {
                 if !self.wait_in_line(until) {
                     self.back_off(until);
@@ -185,7 +187,10 @@ impl Waiter {
             let outcome = self.wait_with(m, &mut ticket, until);
             self.ticket = Some(ticket);
             match outcome {
-                Outcome::Try => return true,
+                Outcome::Try => {
+                    (self.told, self.spared) = (true, 0);
+                    return true;
+                }
                 Outcome::TimeOver => {
                     self.leave_line();
                     if let Some(deadline) = &mut self.deadline {
