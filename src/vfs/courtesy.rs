@@ -21,6 +21,8 @@ pub const WRITING: u8 = 1;
 pub const WAL: u8 = 4;
 /// The WAL's write lock was taken, and nothing was written since.
 pub const FRESH: u8 = 16;
+/// The checkpointer's lock is held.
+pub const CHECKPOINTING: u8 = 32;
 /// A lock call was refused, and none that wanted the same has succeeded since.
 pub const REFUSED: u8 = 8;
 

@@ -17,7 +17,7 @@
 //! other locks and must not wait for a turn: a refusal would be BUSY_RECOVERY.
 //! (`walIndexReadHdr`, `sqlite3WalCheckpoint`)
 
-use super::courtesy::{self, FRESH, READING, REFUSED, WAL, WRITING};
+use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING};
 use super::courtesy::{answered, knock, may_try, reader_left, released, spares_mark};
 use super::file::{File, call, pass};
 use super::rim;
@@ -276,15 +276,23 @@ unsafe extern "C" fn lock_other(
 ) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    if ours.courtesy.is(REFUSED) && offset > READ && count == 1 && spares_mark(ours) {
-        return SQLITE_BUSY;
+    let courtesy = &ours.courtesy;
+    if offset > READ && !courtesy.is(CHECKPOINTING) {
+        // A read mark is to be moved; nobody waits for that.
+        if courtesy.is(REFUSED) && count == 1 && spares_mark(ours) {
+            return SQLITE_BUSY;
+        }
+        return shm_lock(file, offset, count, flags);
     }
     let code = shm_lock(file, offset, count, flags);
-    if code != SQLITE_OK || ours.courtesy.is(REFUSED) {
+    if code != SQLITE_OK || courtesy.is(REFUSED) {
         answered(ours, Want::Other, code);
     }
-    if code == SQLITE_OK && offset == CHECKPOINT && ours.courtesy.line_stands() {
-        courtesy::checkpoint(ours, true);
+    if code == SQLITE_OK && offset == CHECKPOINT {
+        courtesy.set(CHECKPOINTING);
+        if courtesy.line_stands() {
+            courtesy::checkpoint(ours, true);
+        }
     }
     code
 }
@@ -304,6 +312,9 @@ unsafe extern "C" fn unlock_write(
         // sqlite3WalBeginWriteTransaction: somebody may have written since our snapshot was taken. Next time
         // our turn comes first, and the snapshot then.
         answered(ours, Want::Snapshot, SQLITE_BUSY);
+    }
+    if offset == CHECKPOINT {
+        ours.courtesy.clear(CHECKPOINTING);
     }
     if ours.courtesy.line_stands() {
         match offset {

@@ -192,10 +192,6 @@ impl Waiter {
 
     /// A lock call was refused, by SQLite's lock or by [`Waiter::may_try`].
     pub fn refused(&mut self, want: Want) {
-        if want == Want::Other && self.deadline.is_some() {
-            // A read mark that is in use, on the way to what we wait for.
-            return;
-        }
         let is_upgrade = match want {
             Want::Turn => self.is_upgrade(),
             // Otherwise it is the end of a transaction that had nothing to write.
