@@ -77,6 +77,9 @@ pub struct Waiter {
     /// Sleeps since the last success.
     attempt: u32,
     armed: Option<u64>,
+    /// Until when the last backoff was to sleep, and what it adds for the crowd; see `backoff`.
+    meant: u64,
+    crowd: u64,
 }
 
 // SAFETY: the pointers of `connection` are SQLite's, for whoever is inside of the connection; the others
@@ -109,6 +112,8 @@ impl Waiter {
             debt: 0,
             attempt: 0,
             armed: None,
+            meant: 0,
+            crowd: 0,
         })
     }
 

@@ -6,7 +6,7 @@ use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::{signal, watch};
-use crate::wait::backoff::Backoff;
+use crate::wait::backoff::{Backoff, crowd};
 use crate::wait::patience;
 use std::ffi::c_int;
 
@@ -150,9 +150,16 @@ impl Waiter {
         }
     }
 
-    fn back_off(&self, until: u64) {
+    fn back_off(&mut self, until: u64) {
+        let now = mapped::now();
+        let late = match self.attempt {
+            0 | 1 => 0,
+            _ => now.saturating_sub(self.meant),
+        };
+        self.crowd = crowd(self.crowd, late);
         let step = self.manners.backoff().step(self.attempt - 1);
-        sleep_until(until.min(mapped::now() + step));
+        self.meant = until.min(now + step + self.crowd);
+        sleep_until(self.meant);
     }
 
     /// False if there is no line to wait in.
