@@ -91,7 +91,7 @@ impl Default for Options {
             fs: Fs::Auto,
             fair: true,
             // SPIKE, "Convoy": 75-93% of stock's saturated speed at Jain's index >= 0.99.
-            quantum_us: 500,
+            quantum_us: 750,
             backoff_us: None,
             backoff_cap_us: None,
             retry_ms: None,
