@@ -78,7 +78,7 @@ pub struct Waiter {
     attempt: u32,
     armed: Option<u64>,
     /// Until when the last backoff was to sleep, and what it adds for the crowd; see `backoff`.
-    meant: u64,
+    meant: Option<u64>,
     crowd: u64,
 }
 
@@ -112,7 +112,7 @@ impl Waiter {
             debt: 0,
             attempt: 0,
             armed: None,
-            meant: 0,
+            meant: None,
             crowd: 0,
         })
     }
@@ -297,6 +297,8 @@ impl Waiter {
         self.debt = 0;
         self.want = None;
         self.armed = None;
+        self.meant = None;
+        self.crowd = 0;
         self.attempt = 0;
         self.ticket.is_some()
     }

@@ -76,6 +76,7 @@ impl Waiter {
         let known = self.deadline.filter(|d| now < d.returned + AT_ONCE);
         if let Some(deadline) = known.filter(|deadline| now >= deadline.at) {
             self.deadline = None;
+            self.meant = None;
             self.leave_line();
             // SAFETY: xSleep was asked by this handler: it asks for the first step, as `learn` left it.
             unsafe { patience::exhaust(handler, deadline.steps) };
@@ -113,6 +114,7 @@ impl Waiter {
         };
         if now >= at {
             self.deadline = None;
+            self.meant = None;
             self.leave_line();
             return Some(false);
         }
@@ -140,7 +142,9 @@ impl Waiter {
             // At once: we are due.
             Want::Snapshot if self.due.is_some() && self.ticket.is_none() => {}
             Want::Turn | Want::Snapshot => {
-                if !self.wait_in_line(until) {
+                if self.wait_in_line(until) {
+                    self.meant = None;
+                } else {
                     self.back_off(until);
                 }
             }
@@ -152,14 +156,15 @@ impl Waiter {
 
     fn back_off(&mut self, until: u64) {
         let now = mapped::now();
-        let late = match self.attempt {
-            0 | 1 => 0,
-            _ => now.saturating_sub(self.meant),
-        };
-        self.crowd = crowd(self.crowd, late);
+        let meant = self.meant.take().filter(|_| !self.is_stranger());
+        self.crowd = crowd(
+            self.crowd,
+            meant.map_or(0, |meant| now.saturating_sub(meant)),
+        );
         let step = self.manners.backoff().step(self.attempt - 1);
-        self.meant = until.min(now + step + self.crowd);
-        sleep_until(self.meant);
+        let end = until.min(now + step + self.crowd);
+        self.meant = Some(end);
+        sleep_until(end);
     }
 
     /// False if there is no line to wait in.
@@ -242,6 +247,7 @@ impl Waiter {
         let Some(m) = self.sidecar.line() else {
             return self.back_off(until);
         };
+        self.meant = None;
         match self.armed.take() {
             Some(armed) => {
                 let step = poll.step(self.attempt - 1);
