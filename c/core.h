@@ -19,6 +19,8 @@ struct turnstile_sqlite {
   void (*xFree)(void*);
   int (*xBusyHandler)(sqlite3*, int(*)(void*,int), void*);
   int (*xTxnState)(sqlite3*, const char*);           /* NULL before SQLite 3.34 */
+  const char *(*xDbName)(sqlite3*, int);             /* NULL before SQLite 3.39 */
+  const char *(*xDbFilename)(sqlite3*, const char*);
   int (*xIsInterrupted)(sqlite3*);                   /* NULL before SQLite 3.41 */
 };
 

@@ -36,6 +36,7 @@ int turnstile_extension_init(
     .xMprintf = sqlite3_mprintf,
     .xFree = sqlite3_free,
     .xBusyHandler = sqlite3_busy_handler,
+    .xDbFilename = sqlite3_db_filename,
   };
   (void)db;
 #if SQLITE_VERSION_NUMBER>=3031000
@@ -43,6 +44,9 @@ int turnstile_extension_init(
 #endif
 #if SQLITE_VERSION_NUMBER>=3034000
   if( sqlite3_libversion_number()>=3034000 ) sqlite.xTxnState = sqlite3_txn_state;
+#endif
+#if SQLITE_VERSION_NUMBER>=3039000
+  if( sqlite3_libversion_number()>=3039000 ) sqlite.xDbName = sqlite3_db_name;
 #endif
 #if SQLITE_VERSION_NUMBER>=3041000
   if( sqlite3_libversion_number()>=3041000 ) sqlite.xIsInterrupted = sqlite3_is_interrupted;

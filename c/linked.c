@@ -21,6 +21,10 @@ const turnstile_sqlite *turnstile_linked_sqlite(void){
 #if SQLITE_VERSION_NUMBER>=3034000
     .xTxnState = sqlite3_txn_state,
 #endif
+#if SQLITE_VERSION_NUMBER>=3039000
+    .xDbName = sqlite3_db_name,
+#endif
+    .xDbFilename = sqlite3_db_filename,
 #if SQLITE_VERSION_NUMBER>=3041000
     .xIsInterrupted = sqlite3_is_interrupted,
 #endif

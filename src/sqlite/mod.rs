@@ -28,6 +28,8 @@ pub struct Sqlite {
     free: unsafe extern "C" fn(*mut c_void),
     busy_handler: unsafe extern "C" fn(*mut c_void, Option<BusyHandler>, *mut c_void) -> c_int,
     txn_state: Option<unsafe extern "C" fn(*mut c_void, *const c_char) -> c_int>,
+    db_name: Option<unsafe extern "C" fn(*mut c_void, c_int) -> *const c_char>,
+    db_filename: unsafe extern "C" fn(*mut c_void, *const c_char) -> *const c_char,
     is_interrupted: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
 }
 
@@ -106,16 +108,26 @@ impl Sqlite {
         unsafe { (self.busy_handler)(db, handler, argument) }
     }
 
-    /// How far `db` is in a transaction: SQLITE_TXN_NONE, READ or WRITE. NONE if this SQLite cannot tell
-    /// (before 3.34).
+    /// How far `db` is in a transaction of the database that `xOpen` was called for with `filename`: SQLITE_TXN_NONE,
+    /// READ or WRITE. NONE if this SQLite cannot tell (before 3.34); before 3.39, or if a VFS above us has
+    /// changed the name, that of any of its databases.
     ///
     /// # Safety
     /// `db` is an open connection, and we are inside of a call of it.
-    pub unsafe fn transaction(&self, db: *mut c_void) -> c_int {
-        // SAFETY: the caller's promise; NULL means any of its databases.
-        self.txn_state.map_or(abi::SQLITE_TXN_NONE, |state| unsafe {
-            state(db, ptr::null())
-        })
+    pub unsafe fn transaction(&self, db: *mut c_void, filename: &CStr) -> c_int {
+        let Some(state) = self.txn_state else {
+            return SQLITE_TXN_NONE;
+        };
+        let name = self.db_name.and_then(|name| {
+            // SAFETY: the caller's promise; NULL ends the list of names.
+            let names = (0..).map(|n| unsafe { name(db, n) });
+            let mut names = names.take_while(|name| !name.is_null());
+            // SAFETY: as above. SQLite opens a file by the very string that it has for its name.
+            let file = |name| unsafe { (self.db_filename)(db, name) };
+            names.find(|name| ptr::eq(file(*name), filename.as_ptr()))
+        });
+        // SAFETY: as above; NULL means any of its databases.
+        unsafe { state(db, name.unwrap_or(ptr::null())) }
     }
 
     /// Whether `sqlite3_interrupt` was called; `None` if this SQLite cannot tell (before 3.41).

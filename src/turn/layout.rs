@@ -90,6 +90,12 @@ impl Line {
         self.len() <= CAPACITY
     }
 
+    /// Whether all have been served who stood in the line when `due` was the next ticket. (The number may come
+    /// from a sidecar that has been replaced since: what this line cannot come to is not waited for.)
+    pub fn has_come_to(self, due: u32) -> bool {
+        !(1..=self.len()).contains(&due.wrapping_sub(self.head))
+    }
+
     /// How many are before `ticket`; `None` if it is not in the line.
     pub fn position(self, ticket: u32) -> Option<u32> {
         let position = ticket.wrapping_sub(self.head);
@@ -226,6 +232,18 @@ mod tests {
         assert_eq!(line.position(3), None);
         assert_eq!(line.position(u32::MAX - 2), None);
         assert_eq!(super::Line::from(u64::from(line)), line);
+    }
+
+    #[test]
+    fn a_line_comes_to_what_it_has_room_for() {
+        let line = super::Line {
+            head: u32::MAX - 1,
+            tail: 3,
+        };
+        let waits = [u32::MAX, 0, 1, 2, 3].map(|due| line.has_come_to(due));
+        assert_eq!(waits, [false; 5]);
+        let comes = [u32::MAX - 1, u32::MAX - 7, 4, 1 << 30].map(|due| line.has_come_to(due));
+        assert_eq!(comes, [true; 4]);
     }
 
     #[test]

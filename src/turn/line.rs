@@ -1,7 +1,7 @@
 //! Tickets: take one, wait, tell the head, leave.
 //!
-//! Invariant: whoever leaves the head of the line without having held the lock tells the next head
-//! (a wake that it may have swallowed is passed on). Whoever arrives at the head tries the lock
+//! Invariant: whoever leaves without having held the lock, as the head or having been told, tells the next
+//! head (a wake that it may have swallowed is passed on). Whoever arrives at the head tries the lock
 //! before it sleeps. So no release is ever missed.
 
 use super::layout::{CAPACITY, Line, MAGIC, Place, State, Word};
@@ -95,7 +95,8 @@ pub fn take(m: &impl Machine, member: u32) -> Result<Ticket, NoTicket> {
 ///
 /// Call it again after a try that failed; the ticket stays.
 pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> Outcome {
-    let mut told = false;
+    // Told by somebody; or, as the head, by the clock.
+    let (mut rung, mut told) = (false, false);
     loop {
         let Some(line) = line(m) else {
             return Outcome::Lapsed;
@@ -104,7 +105,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
             return Outcome::Lapsed;
         };
         let now = m.now();
-        if now >= until {
+        if now >= until && !rung {
             return Outcome::TimeOver;
         }
         let mut wake_at = until;
@@ -123,6 +124,11 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
                 crate::inject::kill_point("trying");
                 return Outcome::Try;
             }
+            if now >= until {
+                // Told of a turn that we do not live to see the end of.
+                tell_head(m);
+                return Outcome::TimeOver;
+            }
             if turn > now {
                 wake_at = wake_at.min(turn);
             } else if polls {
@@ -137,7 +143,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
         }
         match park(m, ticket, wake_at) {
             Parked::Lapsed => return Outcome::Lapsed,
-            Parked::Told => told = true,
+            Parked::Told => (rung, told) = (true, true),
             Parked::Woken if position > 0 => super::watch::look(m, ticket, line.head, until),
             Parked::Woken => {}
         }
@@ -272,16 +278,17 @@ pub fn served(m: &impl Machine, ticket: Ticket) {
 /// [`come_back`].
 pub fn give_up(m: &impl Machine, ticket: Ticket) {
     crate::inject::kill_point("giving up");
-    if leave_place(m, ticket).is_some() {
+    let left = leave_place(m, ticket);
+    if left.was_head || left.was_told {
         tell_head(m);
     }
 }
 
-/// The same, for one that has just tried in vain: whoever has the lock tells the next head, unless it has
-/// told us meanwhile. (To pass on a turn that led to nothing would wake all that stand there, and then the
-/// first again.)
+/// Leaves the line to try the lock, in answer to [`Outcome::Try`], for one who may not wait here again: it
+/// holds up nobody. Should it be refused, whoever has the lock tells the next head; should it not even
+/// try, it owes the next head a [`tell_head`].
 pub fn step_aside(m: &impl Machine, ticket: Ticket) {
-    if let Some(State::Told | State::Called) = leave_place(m, ticket) {
+    if leave_place(m, ticket).was_told {
         tell_head(m);
     }
 }
@@ -303,17 +310,24 @@ pub fn come_back(m: &impl Machine, ticket: Ticket) -> Option<Ticket> {
     back.then_some(ticket)
 }
 
-/// If we were the head, says what our place was until now.
-fn leave_place(m: &impl Machine, ticket: Ticket) -> Option<State> {
+/// What a place was when its owner left it.
+struct Left {
+    was_head: bool,
+    /// A guest is told behind the head.
+    was_told: bool,
+}
+
+fn leave_place(m: &impl Machine, ticket: Ticket) -> Left {
     let word = Word::Place(ticket.number);
-    let mut before = State::Told;
+    let mut was_told = true;
     while let Some(place) = place(m, ticket.number).filter(|p| p.member == ticket.member) {
         if m.replace(word, place.into(), place.with(State::Gone).into()) {
-            before = place.state;
+            was_told = matches!(place.state, State::Told | State::Called);
             break;
         }
     }
     crate::inject::kill_point("gone");
     super::watch::resign(m, ticket);
-    advance(m, ticket.number).then_some(before)
+    let was_head = advance(m, ticket.number);
+    Left { was_head, was_told }
 }

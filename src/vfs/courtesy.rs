@@ -1,4 +1,8 @@
 //! What a file knows about those who wait for its locks, and what happens when somebody does.
+//!
+//! Invariant: a [`Courtesy`] is looked at without a lock and without a branch to somewhere else; all that is done
+//! for those who wait is done in the cold functions below, behind the rim, and none of them asks for a lock
+//! of SQLite's.
 
 use super::file::File;
 use super::rim;
@@ -253,6 +257,35 @@ pub extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
 pub extern "C" fn knock(file: &File) {
     rim::guard(&file.shim.sqlite, "knock", (), || {
         file.courtesy.with(file, Waiter::knock);
+    });
+}
+
+/// A transaction ends after one that was refused.
+#[cold]
+#[inline(never)]
+pub extern "C" fn pass_on(file: &File) {
+    rim::guard(&file.shim.sqlite, "pass_on", (), || {
+        file.courtesy.with(file, Waiter::pass_on);
+    });
+}
+
+/// The WAL's write lock is given back, and nothing was written.
+///
+/// That is `sqlite3WalBeginWriteTransaction`: somebody has written since our snapshot was taken. Next time our turn comes
+/// first, and the snapshot then. Or it is a transaction that had nothing to write.
+#[cold]
+#[inline(never)]
+pub extern "C" fn unwritten(file: &File) {
+    rim::guard(&file.shim.sqlite, "unwritten", (), || {
+        let courtesy = &file.courtesy;
+        courtesy.clear(FRESH);
+        let (connection, sqlite) = (courtesy.connection.get(), &file.shim.sqlite);
+        let state = courtesy
+            .database
+            .map(|at| connection.transaction(sqlite, at));
+        if state.is_some_and(|state| state < SQLITE_TXN_WRITE) {
+            answered(file, Want::Snapshot, SQLITE_BUSY);
+        }
     });
 }
 

@@ -1,8 +1,9 @@
 //! The lock methods of a file, where the waiting is hooked in.
 //!
 //! Invariants:
-//! - SQLite's own lock decides. Ours is only to answer SQLITE_BUSY, without asking it, to a writer
-//!   whose turn it is not.
+//! - SQLite's own lock decides. Ours is only to answer SQLITE_BUSY, without asking it, where SQLite can do without
+//!   the lock: to a writer whose turn it is not; to one that would move a read mark on the way to its turn
+//!   (`spares_mark`); and to the last close of a WAL that is not the last (`lock_alone`).
 //! - While nobody waits, a transaction pays for a few loads and no system call. What happens when
 //!   somebody does is in functions of its own.
 //!
@@ -18,7 +19,9 @@
 //! (`walIndexReadHdr`, `sqlite3WalCheckpoint`)
 
 use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING};
-use super::courtesy::{answered, knock, may_try, reader_left, released, spares_mark};
+use super::courtesy::{
+    answered, knock, may_try, pass_on, reader_left, released, spares_mark, unwritten,
+};
 use super::file::{File, call, pass};
 use super::rim;
 use crate::sqlite::abi::*;
@@ -162,7 +165,7 @@ pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_in
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
-    if courtesy.is(WRITING) {
+    if courtesy.is(WRITING | REFUSED) {
         courtesy.clear(WRITING);
         if courtesy.line_stands() || courtesy.is_armed(Word::Gate) {
             released(ours);
@@ -243,9 +246,11 @@ extern "C" fn shm_lock_again(
     count: c_int,
     flags: c_int,
 ) -> c_int {
-    if flags & SQLITE_SHM_LOCK != 0 {
-        // SAFETY: SQLite calls a file's methods with that file.
-        knock(unsafe { File::of(file) });
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    match flags & SQLITE_SHM_LOCK != 0 {
+        true => knock(ours),
+        false => pass_on(ours),
     }
     shm_lock(file, offset, count, flags)
 }
@@ -309,9 +314,7 @@ unsafe extern "C" fn unlock_write(
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     if ours.courtesy.is(FRESH) && offset == WRITE {
-        // sqlite3WalBeginWriteTransaction: somebody may have written since our snapshot was taken. Next time
-        // our turn comes first, and the snapshot then.
-        answered(ours, Want::Snapshot, SQLITE_BUSY);
+        unwritten(ours);
     }
     if offset == CHECKPOINT {
         ours.courtesy.clear(CHECKPOINTING);

@@ -28,8 +28,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub enum Want {
     /// RESERVED, or the WAL's write lock.
     Turn,
-    /// The same, perhaps: the WAL's write lock was given back with nothing written. That is
-    /// SQLITE_BUSY_SNAPSHOT, or a transaction that had nothing to write.
+    /// The same, with the WAL's write lock in hand: somebody has written since the snapshot was taken
+    /// (SQLITE_BUSY_SNAPSHOT).
     Snapshot,
     /// SHARED, against a writer that commits.
     Shared,
@@ -45,6 +45,17 @@ pub struct Connection {
     pub handler: Option<Handler>,
     /// `sqlite3**`: SQLITE_FCNTL_PDB.
     pub db: Option<std::ptr::NonNull<*mut c_void>>,
+}
+
+impl Connection {
+    /// How far it is in a transaction of `database`; see [`Sqlite::transaction`].
+    pub fn transaction(&self, sqlite: &Sqlite, database: &CStr) -> c_int {
+        // SAFETY: sqlite3BtreeOpen announced the address, which lives as long as the file is open; a
+        // lock method is called from inside of the connection.
+        let state =
+            |db: std::ptr::NonNull<_>| unsafe { sqlite.transaction(*db.as_ptr(), database) };
+        self.db.map_or(SQLITE_TXN_NONE, state)
+    }
 }
 
 /// Read marks of a WAL that can be moved: `WAL_NREADER` without the first. If even so there is none to make do
@@ -64,11 +75,12 @@ pub struct Waiter {
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
     due: Option<u32>,
-    /// Whether the next try is to begin by waiting at the door.
-    knocks: bool,
+    /// How many of the next transactions are to begin by waiting at the door: the first may only read.
+    knocks: u8,
     /// The ticket that got us the lock last.
     served: Option<u32>,
-    /// Whether the line has sent us to try, and how many read marks we have not moved since.
+    /// Whether the line has sent us to try and we have not yet: we owe it a try, or [`Waiter::pass_on`]. And how many
+    /// read marks we have not moved since.
     told: bool,
     spared: u8,
     deadline: Option<Deadline>,
@@ -104,7 +116,7 @@ impl Waiter {
             turn: Turn::default(),
             want: None,
             due: None,
-            knocks: false,
+            knocks: 0,
             served: None,
             told: false,
             spared: 0,
@@ -151,11 +163,13 @@ impl Waiter {
             self.reattach();
             return true;
         };
-        let is_due = |due: u32| line.head.wrapping_sub(due) as i32 >= 0;
+        if self.told {
+            return true;
+        }
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
             Some((_, Some(0))) => return true,
             // It knocked, or asks earlier than its place.
-            Some((_, Some(_))) => return self.due.is_some_and(is_due),
+            Some((_, Some(_))) => return self.due.is_some_and(|due| line.has_come_to(due)),
             Some((number, None)) => {
                 // It was not there when its turn came.
                 self.ticket = None;
@@ -176,17 +190,15 @@ impl Waiter {
         }
         let claim = || claims::take(self.sidecar.hash());
         let due = *self.due.get_or_insert_with(|| claim().unwrap_or(line.tail));
-        if is_due(due) {
+        let is_due = line.has_come_to(due);
+        if is_due {
             m.add(Word::Overtakes, 1);
         }
-        is_due(due)
+        is_due
     }
 
     fn transaction(&self) -> c_int {
-        // SAFETY: sqlite3BtreeOpen announced the address, which lives as long as the file is open; a
-        // lock method is called from inside of the connection.
-        let state = |db: std::ptr::NonNull<_>| unsafe { self.sqlite.transaction(*db.as_ptr()) };
-        self.connection.db.map_or(SQLITE_TXN_NONE, state)
+        self.connection.transaction(&self.sqlite, self.database)
     }
 
     /// Whether this is a write in a transaction that has begun by reading. SQLite does not wait for
@@ -199,18 +211,11 @@ impl Waiter {
     pub fn refused(&mut self, want: Want) {
         let is_upgrade = match want {
             Want::Turn => self.is_upgrade(),
-            // Otherwise it is the end of a transaction that had nothing to write.
             Want::Snapshot => self.transaction() == SQLITE_TXN_READ,
             _ => false,
         };
         if is_upgrade {
             self.explain_upgrade();
-        }
-        if want == Want::Turn
-            && self.is_stranger()
-            && let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket)
-        {
-            line::step_aside(m, ticket);
         }
         if self.want != Some(want) {
             self.armed = None;
@@ -221,21 +226,24 @@ impl Waiter {
             self.due = self.served.take();
         }
         self.want = Some(want);
-        self.told = false;
-        self.knocks |= matches!(want, Want::Turn | Want::Snapshot);
+        if matches!(want, Want::Turn | Want::Snapshot) {
+            self.told = false;
+            self.knocks = 2;
+        }
     }
 
     /// A transaction begins after one that was refused, and holds no lock yet. One who had to wait for long
     /// enough, and does not wait here, waits a moment for its turn.
     pub fn knock(&mut self) {
-        let knocks = std::mem::take(&mut self.knocks) && self.is_stranger();
+        let left = std::mem::take(&mut self.knocks);
+        let knocks = left > 0 && self.is_stranger();
         let (Some(m), Some(due)) = (self.sidecar.line(), self.due) else {
             return;
         };
         let Some(line) = line::line(m).filter(|line| knocks && line.len() > 0) else {
             return;
         };
-        if (line.head.wrapping_sub(due) as i32) < 0 {
+        if !line.has_come_to(due) {
             return;
         }
         let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
@@ -243,9 +251,23 @@ impl Waiter {
             return;
         };
         let outcome = knock::knock(m, &mut ticket);
+        if outcome == Outcome::Try {
+            line::step_aside(m, ticket);
+            (self.told, self.spared, self.knocks) = (true, 0, left - 1);
+        } else {
+            line::give_up(m, ticket);
+        }
         self.ticket = Some(ticket);
-        if outcome != Outcome::Try {
+    }
+
+    /// A transaction ends. If it came to its end without a try for which the line has sent us, the next
+    /// head is told instead.
+    pub fn pass_on(&mut self) {
+        if std::mem::take(&mut self.told) {
             self.leave_line();
+            if let Some(m) = self.sidecar.line() {
+                line::tell_head(m);
+            }
         }
     }
 
@@ -275,8 +297,8 @@ impl Waiter {
 
     /// A lock call succeeded. Says whether there is something that we still wait for.
     pub fn got(&mut self, want: Want) -> bool {
-        self.told = false;
         if want == Want::Turn {
+            self.told = false;
             let (due, ticket) = (self.due.take(), self.ticket.take());
             self.served = ticket.map(|ticket| ticket.number);
             if let Some(m) = self.sidecar.line() {
@@ -303,10 +325,12 @@ impl Waiter {
         self.ticket.is_some()
     }
 
-    /// The write lock was released while a line stands, or somebody waits at the gate.
+    /// The locks of a transaction were released while a line stands, or somebody waits at the gate.
     pub fn released(&mut self) {
+        self.pass_on();
         let Some(m) = self.sidecar.line() else { return };
-        if self.ticket.is_some() {
+        signal::ring(m, Word::Drain);
+        if self.ticket.is_some() || matches!(self.want, Some(Want::Turn | Want::Shared)) {
             // It was refused the lock and waits itself: as the head it would tell itself, without end.
             return;
         }
@@ -336,6 +360,7 @@ impl Waiter {
 
     /// The connection is closed.
     pub fn close(&mut self) {
+        self.pass_on();
         if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
             claims::leave(self.sidecar.hash(), due);
         }

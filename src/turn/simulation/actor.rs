@@ -11,10 +11,6 @@ use crate::turn::quantum::Turn;
 /// A call may end so much later than it was asked to: the steps that it still does.
 const MARGIN: u64 = 5 * MS;
 
-fn is_due(line: Line, due: u32) -> bool {
-    line.head.wrapping_sub(due) as i32 >= 0
-}
-
 pub struct Life {
     m: Cpu,
     habit: Habit,
@@ -24,6 +20,8 @@ pub struct Life {
     turn: Turn,
     due: Option<u32>,
     refused: bool,
+    /// See `Waiter::told`.
+    told: bool,
     /// No line until then.
     troubled: u64,
     /// Transactions of this turn that passed the line.
@@ -42,6 +40,7 @@ impl Life {
             turn: Turn::default(),
             due: None,
             refused: false,
+            told: false,
             troubled: 0,
             barges: 0,
         }
@@ -73,6 +72,7 @@ impl Life {
             m.sleep(self.random(self.habit.think));
         }
         // As `Waiter::close`.
+        self.pass_on();
         self.leave_line();
         self.turn.end(&m);
     }
@@ -112,6 +112,7 @@ impl Life {
                 return true;
             }
             self.refused = true;
+            self.told = false;
             if m.now() >= until || (may && self.one_in(self.habit.gives_up)) {
                 self.leave_line();
                 return false;
@@ -124,6 +125,11 @@ impl Life {
                 self.knock();
             } else if !self.wait_in_line(until) {
                 m.sleep(self.random(MS));
+            }
+            if self.habit.only_looks && self.one_in(4) {
+                m.sleep(self.random(MS / 10));
+                self.pass_on();
+                m.sleep(self.random(2 * MS));
             }
         }
     }
@@ -138,9 +144,12 @@ impl Life {
             self.reattach();
             return true;
         };
+        if self.told {
+            return true;
+        }
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
             Some((_, Some(0))) => return true,
-            Some((_, Some(_))) => return self.due.is_some_and(|due| is_due(line, due)),
+            Some((_, Some(_))) => return self.due.is_some_and(|due| line.has_come_to(due)),
             Some((number, None)) => {
                 self.set_ticket(None);
                 self.due = Some(number);
@@ -156,7 +165,7 @@ impl Life {
         }
         self.barges = 0;
         match self.due {
-            Some(due) => is_due(line, due),
+            Some(due) => line.has_come_to(due),
             None => {
                 self.due = Some(line.tail);
                 false
@@ -170,7 +179,7 @@ impl Life {
         let Some(line) = line::line(&m).filter(|line| line.len() > 0) else {
             return;
         };
-        if !self.due.is_some_and(|due| is_due(line, due)) || !self.has_line() {
+        if !self.due.is_some_and(|due| line.has_come_to(due)) || !self.has_line() {
             return;
         }
         let back = self.ticket.and_then(|ticket| line::come_back(&m, ticket));
@@ -180,8 +189,21 @@ impl Life {
         self.set_ticket(Some(ticket));
         let outcome = knock::knock(&m, &mut ticket);
         self.ticket = Some(ticket);
-        if outcome != Outcome::Try {
+        self.told = outcome == Outcome::Try;
+        if self.told {
+            self.step_aside(ticket);
+        } else {
             self.leave_line();
+        }
+    }
+
+    /// As `Waiter::pass_on`.
+    fn pass_on(&mut self) {
+        if std::mem::take(&mut self.told) {
+            self.leave_line();
+            if self.has_line() {
+                line::tell_head(&self.m);
+            }
         }
     }
 
@@ -190,6 +212,7 @@ impl Life {
         let m = self.m;
         self.due = None;
         self.refused = false;
+        self.told = false;
         if barges {
             self.barges += 1;
             let most = self.quantum / (self.habit.hold / 2).max(1) + 2;
@@ -274,7 +297,10 @@ impl Life {
                 m.world.fail(format!("{} waited {late} ns too long", m.me));
             }
             match outcome {
-                Outcome::Try => return true,
+                Outcome::Try => {
+                    self.told = true;
+                    return true;
+                }
                 Outcome::TimeOver => {
                     self.leave_line();
                     return true;
@@ -293,10 +319,20 @@ impl Life {
     /// As `Waiter::leave_line`: the ticket stays, but nobody need care for it.
     fn leave_line(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.m.actor().ticket.set(None);
-            self.m.actor().returned.set(true);
+            self.depart();
             line::give_up(&self.m, ticket);
         }
+    }
+
+    fn step_aside(&mut self, ticket: Ticket) {
+        self.depart();
+        line::step_aside(&self.m, ticket);
+    }
+
+    /// From here on it may be passed over, even if it comes back.
+    fn depart(&self) {
+        self.m.actor().ticket.set(None);
+        self.m.actor().returned.set(true);
     }
 
     fn set_ticket(&mut self, ticket: Option<Ticket>) {

@@ -45,6 +45,8 @@ pub struct Habit {
     pub stranger: bool,
     /// Its handler never comes to `xSleep`.
     pub own_handler: bool,
+    /// It sometimes reads before it tries to write again.
+    pub only_looks: bool,
     pub transactions: u32,
     /// It waits no longer than this.
     pub timeout: Option<u64>,
@@ -103,12 +105,15 @@ impl Plan {
         let think = pick(&[1, 10_000, MS]);
         let timeout = pick(&[0, 0, MS, 30 * MS]);
         let gives_up = pick(&[0, 0, 3]);
+        let guests = random.one_in(3);
         for habit in &mut plan.habits[..plan.actors] {
             habit.transactions = 1 + random.below(4) as u32;
             habit.hold = hold;
             habit.think = if random.one_in(2) { 1 } else { think };
             habit.timeout = (timeout != 0 && random.one_in(2)).then(|| random.below(timeout));
             habit.gives_up = if random.one_in(2) { gives_up } else { 0 };
+            habit.own_handler = guests && random.one_in(3);
+            habit.only_looks = random.one_in(2);
         }
         plan.calm = random.one_in(3);
         if !plan.calm {
@@ -138,7 +143,6 @@ impl Plan {
         self.garbage = has(4);
         for habit in &mut self.habits[..self.actors] {
             habit.stranger = has(5) && random.one_in(3);
-            habit.own_handler = has(6) && random.one_in(3);
             habit.deserts = has(7) && random.one_in(3);
         }
         self.may_lapse = has(1) || has(3) || has(4) || has(7);

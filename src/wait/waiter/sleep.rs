@@ -20,6 +20,9 @@ pub struct Deadline {
     returned: u64,
 }
 
+/// How often a wait looks up whether SQLite is to be interrupted.
+const LOOK: u64 = 80_000_000;
+
 const AT_ONCE: u64 = 100_000_000;
 
 /// A stranger that was woken too early so often, in steps of its own, sleeps first.
@@ -33,12 +36,12 @@ impl Waiter {
     /// `xSleep`, called for what was refused last. Says how long it slept, in microseconds; `None` if it did
     /// not.
     pub fn sleep(&mut self, asked: c_int) -> Option<c_int> {
-        self.knocks = false;
         let longest = match self.want? {
             Want::Snapshot => patience::FIRST,
             _ => LONGEST,
         };
         let want = self.want.filter(|_| asked <= longest)?;
+        self.knocks = 0;
         let started = mapped::now();
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
         let until = match self.patience(asked, started) {
@@ -139,8 +142,10 @@ impl Waiter {
     pub fn wait(&mut self, want: Want, until: u64) {
         self.attempt += 1;
         match want {
-            // At once: we are due.
-            Want::Snapshot if self.due.is_some() && self.ticket.is_none() => {}
+            // At once: we are due. But once only.
+            Want::Snapshot if self.due.is_some() && self.ticket.is_none() => {
+                self.want = Some(Want::Turn);
+            }
             Want::Turn | Want::Snapshot => {
                 if self.wait_in_line(until) {
                     self.meant = None;
@@ -164,7 +169,24 @@ impl Waiter {
         let step = self.manners.backoff().step(self.attempt - 1);
         let end = until.min(now + step + self.crowd);
         self.meant = Some(end);
-        sleep_until(end);
+        loop {
+            let slice = match self.is_interrupted() {
+                Some(true) if !self.is_stranger() => return self.is_over(),
+                Some(_) => end.min(mapped::now() + LOOK),
+                None => end,
+            };
+            sleep_until(slice);
+            if slice == end {
+                return;
+            }
+        }
+    }
+
+    /// Nothing more is to be waited for.
+    fn is_over(&mut self) {
+        if let Some(deadline) = &mut self.deadline {
+            deadline.at = deadline.at.min(mapped::now());
+        }
     }
 
     /// False if there is no line to wait in.
@@ -201,13 +223,14 @@ impl Waiter {
             match outcome {
                 Outcome::Try => {
                     (self.told, self.spared) = (true, 0);
+                    if self.is_stranger() {
+                        line::step_aside(m, ticket);
+                    }
                     return true;
                 }
                 Outcome::TimeOver => {
                     self.leave_line();
-                    if let Some(deadline) = &mut self.deadline {
-                        deadline.at = deadline.at.min(mapped::now());
-                    }
+                    self.is_over();
                     return true;
                 }
                 Outcome::Lapsed => {
@@ -224,7 +247,6 @@ impl Waiter {
     /// [`line::wait`], looking up from time to time whether SQLite is to be interrupted. In a long
     /// line the looks become rarer, or they would cost more than the waiting.
     fn wait_with(&self, m: &Mapped, ticket: &mut Ticket, until: u64) -> Outcome {
-        const LOOK: u64 = 80_000_000;
         const MANY: u64 = 256;
         loop {
             let before = self.is_interrupted();
