@@ -45,6 +45,7 @@ fn an_upgrade_is_explained() {
             assert_eq!(upgrades(), 2, "an old snapshot is counted");
         }
         db.execute_batch("ROLLBACK").unwrap();
+        waits_for_an_attached_database(&db, dir.path(), journal);
         if journal == "delete" {
             holder.execute_batch("COMMIT").unwrap();
         }
@@ -61,4 +62,29 @@ fn an_upgrade_is_explained() {
     let log = LOG.lock().unwrap();
     let explained = log.iter().filter(|line| line.contains("BEGIN IMMEDIATE"));
     assert_eq!(explained.count(), 1, "{log:?}");
+}
+
+/// A transaction on another database of the same connection is no upgrade: SQLite waits.
+fn waits_for_an_attached_database(db: &Connection, dir: &std::path::Path, journal: &str) {
+    let path = dir.join("attached.db");
+    let flags = OpenFlags::default();
+    let holder = Connection::open_with_flags_and_vfs(&path, flags, "turnstile").unwrap();
+    holder.pragma_update(None, "journal_mode", journal).unwrap();
+    holder
+        .execute_batch("CREATE TABLE other(x); BEGIN IMMEDIATE; INSERT INTO other VALUES(0)")
+        .unwrap();
+    db.busy_timeout(Duration::from_millis(200)).unwrap();
+    let attach = format!("ATTACH '{}' AS b; BEGIN", path.display());
+    db.execute_batch(&attach).unwrap();
+    db.execute_batch("CREATE TEMP TABLE mine AS SELECT 1")
+        .unwrap();
+    let began = Instant::now();
+    db.execute("INSERT INTO other VALUES(1)", ()).unwrap_err();
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_millis(180), "{journal}: {waited:?}");
+    holder.execute_batch("COMMIT").unwrap();
+    db.execute_batch("INSERT INTO other VALUES(1); COMMIT; DETACH b; DROP TABLE mine")
+        .unwrap();
+    let sidecar = std::fs::read(dir.join("attached.db-turnstile")).unwrap();
+    assert_eq!(sidecar[58 * 8], 0, "{journal}: no upgrade is counted");
 }
