@@ -6,6 +6,10 @@
 //! would get a twentieth of its share. So a guest that is due waits at the door for a moment, and the next turn is its.
 //!
 //! A few can knock at the same time. Their tickets make the line stand, but are not the head.
+//!
+//! Invariant: the next turn has one owner. A turn that lasts (`quantum`) is announced to whom the next one belongs, and
+//! told again at its end: to the same, who therefore stands at the door until it tries. One who does not answer
+//! (stopped, killed) is told no third time.
 
 use super::layout::{DOORS, Place, State, Word};
 use super::line::{self, Outcome, Ticket};
@@ -18,6 +22,9 @@ fn word(ticket: Ticket) -> u64 {
     1 << 63 | u64::from(ticket.number)
 }
 
+/// In a door's word: its guest was told once.
+const TOLD: u64 = 1 << 62;
+
 /// Waits a moment to be told before the head.
 pub fn knock(m: &impl Machine, ticket: &mut Ticket) -> Outcome {
     let mine = word(*ticket);
@@ -27,20 +34,22 @@ pub fn knock(m: &impl Machine, ticket: &mut Ticket) -> Outcome {
     };
     crate::inject::kill_point("knocking");
     let outcome = line::wait(m, ticket, m.now() + MOMENT, false);
-    m.replace(door, mine, 0);
+    if !m.replace(door, mine, 0) {
+        m.replace(door, mine | TOLD, 0);
+    }
     outcome
 }
 
 /// Tells the guest who came first that it is its turn, if one waits.
 pub(super) fn answer(m: &impl Machine) -> bool {
-    for _ in 0..DOORS {
+    for _ in 0..2 * DOORS {
         let knocking = (0..DOORS).map(|at| (Word::Knock(at), m.load(Word::Knock(at))));
         let knocking = knocking.filter(|(_, word)| *word != 0);
-        let Some((door, word)) = knocking.min_by_key(|(_, word)| *word) else {
+        let Some((door, word)) = knocking.min_by_key(|(_, word)| word & !TOLD) else {
             return false;
         };
-        // One that was killed at the door is cleared away, too.
-        if m.replace(door, word, 0) && tell(m, word as u32) {
+        let next = if word & TOLD == 0 { word | TOLD } else { 0 };
+        if m.replace(door, word, next) && tell(m, word as u32) {
             return true;
         }
     }
@@ -56,7 +65,8 @@ fn tell(m: &impl Machine, ticket: u32) -> bool {
     let asleep = match place.state {
         State::Awake => false,
         State::Parked => true,
-        State::Told | State::Called | State::Gone => return false,
+        State::Told | State::Called => return true,
+        State::Gone => return false,
     };
     let word = Word::Place(ticket);
     m.replace(word, place.into(), told.into()) && (!asleep || m.wake(word, 1) > 0)
