@@ -1,9 +1,10 @@
 //! Our own busy handler waits exactly as long as it is told, in the line; an interrupt ends a wait.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 fn open(path: &Path) -> Connection {
     open_with(path, "")
@@ -124,4 +125,70 @@ fn an_interrupt_ends_the_wait() {
             "{handler}{options}: {waited:?}"
         );
     }
+}
+
+/// The connection that [`an_alarm_ends_the_wait_of_a_process_of_one_thread`] interrupts.
+static ALARMED: AtomicPtr<ffi::sqlite3> = AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn alarmed(_signal: i32) {
+    // SAFETY: the connection is open as long as there may be an alarm.
+    unsafe { ffi::sqlite3_interrupt(ALARMED.load(Ordering::SeqCst)) };
+}
+
+/// Nobody but a signal's handler can interrupt such a process, so it does not look up for that many times a second.
+#[test]
+fn an_alarm_ends_the_wait_of_a_process_of_one_thread() {
+    const CHILD: &str = "TURNSTILE_ALARM";
+    let Some(path) = std::env::var_os(CHILD) else {
+        let dir = tempfile::tempdir().unwrap();
+        let holder = held(dir.path(), "wal");
+        let path = dir.path().join("a.db");
+        let first = open(&path);
+        first.busy_timeout(Duration::from_secs(30)).unwrap();
+        // The head of the line looks at the lock now and then; behind it nobody does.
+        let first = std::thread::spawn(move || insert(&first).0);
+        std::thread::sleep(Duration::from_millis(100));
+        let name = "an_alarm_ends_the_wait_of_a_process_of_one_thread";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, path)
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        holder.execute_batch("COMMIT").unwrap();
+        assert_eq!(first.join().unwrap(), Ok(1));
+        return;
+    };
+    // The test's runner has a thread of its own; a fork leaves it behind.
+    // SAFETY: in this process no other thread has done anything that a fork could cut in two.
+    let child = unsafe { libc::fork() };
+    if child != 0 {
+        let mut status = 0;
+        // SAFETY: our child.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0);
+        return;
+    }
+    let alone = std::fs::read_dir("/proc/self/task").unwrap().count() == 1;
+    let (result, waited) = insert_until_an_alarm(Path::new(&path));
+    let in_time = waited < Duration::from_millis(400);
+    if !alone || result.is_ok() || !in_time {
+        eprintln!("alone: {alone}, {result:?} after {waited:?}");
+        std::process::abort();
+    }
+    std::process::exit(0);
+}
+
+fn insert_until_an_alarm(path: &Path) -> (Result<usize, Option<ErrorCode>>, Duration) {
+    let db = open(path);
+    db.busy_timeout(Duration::from_secs(30)).unwrap();
+    // SAFETY: the handler only calls sqlite3_interrupt, which may be called at any time.
+    unsafe {
+        ALARMED.store(db.handle(), Ordering::SeqCst);
+        libc::signal(libc::SIGALRM, alarmed as *const () as libc::sighandler_t);
+        let mut soon: libc::itimerval = std::mem::zeroed();
+        soon.it_value.tv_usec = 300_000;
+        libc::setitimer(libc::ITIMER_REAL, &soon, std::ptr::null_mut());
+    }
+    insert(&db)
 }

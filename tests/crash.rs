@@ -6,7 +6,7 @@ mod support;
 #[path = "support/writers.rs"]
 mod writers;
 
-use writers::{House, JOURNALS, SOON, STOPPED_SOON, go_on, now, sleep_ms, within};
+use writers::{House, JOURNALS, SOON, STOPPED_SOON, Writer, go_on, now, sleep_ms, within};
 
 #[test]
 fn writer_process() {
@@ -18,11 +18,7 @@ fn writer_process() {
 fn kill_one(at: usize, reaped: bool) {
     for journal in JOURNALS {
         let mut house = House::new(journal);
-        let mut all = house.writers(5);
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
+        let mut all = house.lined_up(5);
         // All of them sleep.
         sleep_ms(50);
         let mut victim = all.remove(at);
@@ -140,10 +136,7 @@ fn the_watcher_is_killed_as_the_head() {
             .iter()
             .map(|kill| house.python(&extension, kill))
             .collect();
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
+        house.line_up(&mut all);
         house.victims.push(all[2].who);
         sleep_ms(30);
         let start = all[0].ask("commit", "done");
@@ -168,23 +161,38 @@ fn killed_while_leaving_the_line() {
     kill_at_each(&["giving up", "gone"], 150);
 }
 
+/// `act` leaves the first of four writers with the lock and others in the line, and `victim` on the way to
+/// `point`, where it falls. They go on.
+fn kill_after(
+    point: &str,
+    journal: &str,
+    timeout: u64,
+    act: impl Fn(&House, &mut [Writer], &mut Writer),
+) {
+    let mut house = House::new(journal);
+    let mut all = house.writers(4);
+    let mut victim = house.doomed(timeout, point);
+    act(&house, &mut all, &mut victim);
+    let what = format!("{point}, {journal}");
+    assert!(within(5_000, || victim.is_dead()), "{what}: not reached");
+    let start = all[0].ask("commit", "done");
+    go_on(&what, start, &mut all[1..], SOON);
+    all.push(victim);
+    house.end(all);
+}
+
 #[test]
 fn killed_while_coming_back_to_the_line() {
     for journal in JOURNALS {
-        let mut house = House::new(journal);
-        let mut all = house.writers(3);
-        let mut victim = house.doomed(100, "back");
-        all[0].ask("hold IMMEDIATE", "fine");
-        house.queue(&mut all[1]);
-        house.queue(&mut victim);
-        house.queue(&mut all[2]);
-        victim.expect("error database is locked");
-        victim.send("write");
-        assert!(within(5_000, || victim.is_dead()), "not reached");
-        let start = all[0].ask("commit", "done");
-        go_on(journal, start, &mut all[1..], SOON);
-        all.push(victim);
-        house.end(all);
+        kill_after("back", journal, 100, |house, all, victim| {
+            all[0].ask("hold IMMEDIATE", "fine");
+            house.queue(&mut all[1]);
+            house.queue(victim);
+            house.queue(&mut all[2]);
+            house.queue(&mut all[3]);
+            victim.expect("error database is locked");
+            victim.send("write");
+        });
     }
 }
 
@@ -192,24 +200,18 @@ fn killed_while_coming_back_to_the_line() {
 #[test]
 fn killed_at_the_door() {
     for journal in JOURNALS {
-        let mut house = House::new(journal);
-        let mut all = house.writers(4);
-        let mut victim = house.doomed(0, "knocking");
-        all[0].ask("hold IMMEDIATE", "fine");
-        all[1].send("hold IMMEDIATE");
-        within(5_000, || house.standing() > 0);
-        victim.ask("write", "error database is locked");
-        for waiter in &mut all[2..] {
-            house.queue(waiter);
-        }
-        all[0].ask("commit", "done");
-        all[1].expect("fine");
-        victim.send("write");
-        assert!(within(5_000, || victim.is_dead()), "not reached");
-        let start = all[1].ask("commit", "done");
-        go_on(journal, start, &mut all[2..], SOON);
-        all.push(victim);
-        house.end(all);
+        kill_after("knocking", journal, 0, |house, all, victim| {
+            all[1].ask("hold IMMEDIATE", "fine");
+            all[0].send("hold IMMEDIATE");
+            within(5_000, || house.standing() > 0);
+            victim.ask("write", "error database is locked");
+            house.queue(&mut all[2]);
+            house.queue(&mut all[3]);
+            all[1].ask("commit", "done");
+            all[0].expect("fine");
+            house.queue(&mut all[1]);
+            victim.send("write");
+        });
     }
 }
 
@@ -268,21 +270,12 @@ fn killed_while_blaming_the_head() {
 #[test]
 fn killed_at_a_checkpoint() {
     for point in ["pausing", "resuming"] {
-        let mut house = House::new("wal");
-        let mut all = house.writers(4);
-        let mut victim = house.doomed(20_000, point);
-        // It has seen the line, and there is something to check in.
-        victim.ask("write", "done");
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
-        victim.send("run PRAGMA wal_checkpoint(PASSIVE)");
-        assert!(within(5_000, || victim.is_dead()), "{point}: not reached");
-        let start = all[0].ask("commit", "done");
-        go_on(point, start, &mut all[1..], SOON);
-        all.push(victim);
-        house.end(all);
+        kill_after(point, "wal", 20_000, |house, all, victim| {
+            // It has seen the line, and there is something to check in.
+            victim.ask("write", "done");
+            house.line_up(all);
+            victim.send("run PRAGMA wal_checkpoint(PASSIVE)");
+        });
     }
 }
 
@@ -319,20 +312,11 @@ fn killed_while_readers_wait() {
 #[test]
 fn killed_while_closing() {
     for journal in JOURNALS {
-        let mut house = House::new(journal);
-        let mut all = house.writers(4);
-        let mut victim = house.doomed(20_000, "closing");
-        victim.ask("write", "done");
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
-        victim.send("close");
-        assert!(within(5_000, || victim.is_dead()), "not reached");
-        let start = all[0].ask("commit", "done");
-        go_on("closing", start, &mut all[1..], SOON);
-        all.push(victim);
-        house.end(all);
+        kill_after("closing", journal, 20_000, |house, all, victim| {
+            victim.ask("write", "done");
+            house.line_up(all);
+            victim.send("close");
+        });
     }
 }
 
@@ -347,11 +331,7 @@ fn killed_while_making_or_mending_the_sidecar() {
             let mut victim = house.doomed(20_000, point);
             victim.send("write");
             assert!(within(5_000, || victim.is_dead()), "{point}: not reached");
-            let mut all = house.writers(4);
-            all[0].ask("hold IMMEDIATE", "fine");
-            for waiter in &mut all[1..] {
-                house.queue(waiter);
-            }
+            let mut all = house.lined_up(4);
             let start = all[0].ask("commit", "done");
             go_on(point, start, &mut all[1..], SOON);
             all.push(victim);
@@ -363,11 +343,7 @@ fn killed_while_making_or_mending_the_sidecar() {
 fn stop_one(at: usize) {
     for journal in JOURNALS {
         let house = House::new(journal);
-        let mut all = house.writers(5);
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
+        let mut all = house.lined_up(5);
         sleep_ms(50);
         let mut stopped = all.remove(at);
         stopped.signal(libc::SIGSTOP);
@@ -411,11 +387,7 @@ fn one_in_the_middle_is_stopped() {
 fn two_faults_at_once() {
     for journal in JOURNALS {
         let mut house = House::new(journal);
-        let mut all = house.writers(5);
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
+        let mut all = house.lined_up(5);
         let mut stopped = all.remove(1);
         stopped.signal(libc::SIGSTOP);
         sleep_ms(50);

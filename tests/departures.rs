@@ -84,10 +84,7 @@ fn a_connection_is_closed() {
         let house = House::new(journal);
         let mut all = house.writers(5);
         all[4].ask("write", "done");
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..4] {
-            house.queue(waiter);
-        }
+        house.line_up(&mut all[..4]);
         all[4].ask("close", "fine");
         sleep_ms(30);
         assert_eq!(house.standing(), 3);
@@ -164,11 +161,7 @@ fn a_process_with_waiting_threads_forks() {
 fn whoever_waits_sleeps() {
     for journal in JOURNALS {
         let house = House::new(journal);
-        let mut all = house.writers(3);
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
+        let mut all = house.lined_up(3);
         let before: Vec<u64> = all.iter().map(ticks).collect();
         sleep_ms(1_000);
         for (waiter, before) in all.iter().zip(before) {

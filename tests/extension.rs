@@ -10,9 +10,11 @@ use support::{extension, has_program, root, stdout, succeed};
 /// Debian's, not the first on the PATH: this is the SQLite 3.40.1 that most users have.
 const PYTHON: &str = "/usr/bin/python3";
 
+/// Runs `script`, after the prelude.
 fn python(script: &str, dir: &Path) -> Command {
     let mut command = Command::new(PYTHON);
-    command.args(["-c", script]).arg(extension()).arg(dir);
+    let script = [PRELUDE, script].concat();
+    command.args(["-c", &script]).arg(extension()).arg(dir);
     command
 }
 
@@ -54,9 +56,7 @@ fn loads_into_python_twice_from_threads_and_on_both_sides_of_a_fork() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let script = [
-        PRELUDE,
-        "
+    let script = "
 kept = [load(), load()]
 threads = [threading.Thread(target=lambda: kept.append(load())) for _ in range(16)]
 for t in threads: t.start()
@@ -79,10 +79,8 @@ for pid in children:
     assert os.waitpid(pid, 0)[1] == 0
 del kept
 print(connect('a.db').execute('SELECT count(*) FROM t').fetchone()[0])
-",
-    ]
-    .concat();
-    assert_eq!(stdout(&mut python(&script, dir.path())), "4");
+";
+    assert_eq!(stdout(&mut python(script, dir.path())), "4");
 }
 
 /// Two threads that load first, at the same moment: the registration itself is raced, fifty times.
@@ -92,9 +90,7 @@ fn the_first_load_may_be_raced() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let script = [
-        PRELUDE,
-        "
+    let script = "
 def race():
     gate, results = threading.Barrier(8), []
     def one():
@@ -111,10 +107,8 @@ for _ in range(50):
         os._exit(0 if race() else 1)
     assert os.waitpid(pid, 0)[1] == 0
 print('ok')
-",
-    ]
-    .concat();
-    assert_eq!(stdout(&mut python(&script, dir.path())), "ok");
+";
+    assert_eq!(stdout(&mut python(script, dir.path())), "ok");
 }
 
 #[test]
@@ -123,17 +117,13 @@ fn the_loading_connection_may_go() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let script = [
-        PRELUDE,
-        "
+    let script = "
 load().close()
 db = connect('a.db')
 db.execute('CREATE TABLE t(x)')
 print(db.execute('SELECT count(*) FROM t').fetchone()[0])
-",
-    ]
-    .concat();
-    assert_eq!(stdout(&mut python(&script, dir.path())), "0");
+";
+    assert_eq!(stdout(&mut python(script, dir.path())), "0");
 }
 
 #[test]
@@ -143,22 +133,18 @@ fn can_be_the_default_vfs() {
     }
     let dir = tempfile::tempdir().unwrap();
     // A VFS shows itself by its option: the stock one would pass over fs=lokal.
-    let script = [
-        PRELUDE,
-        "
+    let script = "
 load()
 try:
     sqlite3.connect(f'file:{dir}/a.db?fs=lokal', uri=True)
     print('unix')
 except sqlite3.OperationalError:
     print('turnstile')
-",
-    ]
-    .concat();
-    assert_eq!(stdout(&mut python(&script, dir.path())), "unix");
-    let default = stdout(python(&script, dir.path()).env("TURNSTILE_DEFAULT", "1"));
+";
+    assert_eq!(stdout(&mut python(script, dir.path())), "unix");
+    let default = stdout(python(script, dir.path()).env("TURNSTILE_DEFAULT", "1"));
     assert_eq!(default, "turnstile");
-    let not = stdout(python(&script, dir.path()).env("TURNSTILE_DEFAULT", "0"));
+    let not = stdout(python(script, dir.path()).env("TURNSTILE_DEFAULT", "0"));
     assert_eq!(not, "unix");
 }
 
@@ -168,7 +154,7 @@ fn a_load_that_fails_says_why() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let script = [PRELUDE, "load()"].concat();
+    let script = "load()";
     let cases = [
         (
             "TURNSTILE_FS",
@@ -197,7 +183,7 @@ fn a_load_that_fails_says_why() {
         ),
     ];
     for (variable, value, text) in cases {
-        let output = python(&script, dir.path())
+        let output = python(script, dir.path())
             .env(variable, value)
             .output()
             .unwrap();
@@ -208,7 +194,7 @@ fn a_load_that_fails_says_why() {
         );
     }
     // A variable of somebody else's with our prefix.
-    succeed(python(&script, dir.path()).env("TURNSTILE_SECRET_KEY", "x"));
+    succeed(python(script, dir.path()).env("TURNSTILE_SECRET_KEY", "x"));
 }
 
 #[test]

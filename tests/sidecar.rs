@@ -21,11 +21,7 @@ fn writer_process() {
 fn strike(what: &str, tamper: impl Fn(&House), mend: impl Fn(&House)) {
     for journal in JOURNALS {
         let house = House::new(journal);
-        let mut all = house.writers(5);
-        all[0].ask("hold IMMEDIATE", "fine");
-        for waiter in &mut all[1..] {
-            house.queue(waiter);
-        }
+        let mut all = house.lined_up(5);
         sleep_ms(30);
         tamper(&house);
         // They notice, or not.

@@ -10,8 +10,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -155,16 +154,15 @@ fn means_what_it_says(what: &str, timeout: Duration, mut attempt: impl FnMut() -
 }
 
 /// `sql` twice on one connection: after a timeout the next statement has all its time again.
-fn with_busy_timeout(place: &Place, timeout: Duration, sql: &str) -> Vec<Duration> {
-    let db = place.connect(timeout);
-    vec![busy(&db, sql), busy(&db, sql)]
+fn twice(db: &Connection, sql: &str) -> Vec<Duration> {
+    vec![busy(db, sql), busy(db, sql)]
 }
 
 fn with_pragma(place: &Place, timeout: Duration, sql: &str) -> Vec<Duration> {
     let db = place.connect(FAR);
     let pragma = format!("PRAGMA busy_timeout={}", timeout.as_millis());
     db.execute_batch(&pragma).unwrap();
-    vec![busy(&db, sql), busy(&db, sql)]
+    twice(&db, sql)
 }
 
 /// Prints how many nanoseconds it took to be refused, twice.
@@ -223,7 +221,7 @@ fn a_writer(test: &str, journal: &str, crowd: usize) {
             }
             let what = |way| format!("{way}, {sql}, {journal}, {others} wait");
             means_what_it_says(&what("busy_timeout"), timeout, || {
-                with_busy_timeout(&place, timeout, sql)
+                twice(&place.connect(timeout), sql)
             });
             means_what_it_says(&what("PRAGMA"), timeout, || {
                 with_pragma(&place, timeout, sql)
@@ -290,7 +288,7 @@ fn a_reader_against_a_committing_writer() {
     for timeout in TIMEOUTS {
         for sql in ["SELECT count(*) FROM t", "BEGIN IMMEDIATE"] {
             means_what_it_says(&format!("busy_timeout, {sql}"), timeout, || {
-                with_busy_timeout(&place, timeout, sql)
+                twice(&place.connect(timeout), sql)
             });
         }
         if has_python {
@@ -316,7 +314,7 @@ fn a_commit_against_a_reader() {
             let crowd = place.crowd(others);
             writer.busy_timeout(timeout).unwrap();
             means_what_it_says(&format!("{others} wait"), timeout, || {
-                vec![busy(&writer, "COMMIT"), busy(&writer, "COMMIT")]
+                twice(&writer, "COMMIT")
             });
             assert!(!writer.is_autocommit(), "the transaction is still there");
             writer.execute_batch("ROLLBACK").unwrap();
@@ -353,27 +351,29 @@ fn a_writer_whose_holder_goes_on_to_write_the_file() {
 const LONG: Duration = ms(2_000);
 const HALF: Duration = ms(1_000);
 
+/// `db`, whose timeout is `LONG`, waits for half of it, and so many stand in the line, until `other` commits.
+fn waits(place: &Place, db: &Connection, sql: &str, line: usize, other: Connection) -> Connection {
+    std::thread::scope(|scope| {
+        let start = Instant::now();
+        let other = scope.spawn(|| {
+            std::thread::sleep(HALF);
+            place.wait_for(line);
+            other.execute_batch("COMMIT").unwrap();
+            other
+        });
+        db.execute_batch(sql).unwrap();
+        let took = start.elapsed();
+        assert!(took > HALF - ms(20) && took < LONG, "{took:?}");
+        other.join().unwrap()
+    })
+}
+
 /// A wait of two seconds that succeeded after one leaves nothing behind: the next one has its two seconds.
 fn a_success_then_a_timeout(journal: &str) {
     let place = Place::new(journal);
     means_what_it_says(&format!("again, {journal}"), LONG, || {
-        let holder = place.holder();
         let db = place.connect(LONG);
-        let (got, wait_until_got) = mpsc::channel();
-        let (go, may_go) = mpsc::channel();
-        let waiter = std::thread::spawn(move || {
-            let start = Instant::now();
-            db.execute_batch("BEGIN IMMEDIATE").unwrap();
-            let first = start.elapsed();
-            got.send(()).unwrap();
-            may_go.recv().unwrap();
-            db.execute_batch("INSERT INTO t VALUES(3); COMMIT").unwrap();
-            (first, busy(&db, "BEGIN IMMEDIATE"))
-        });
-        place.wait_for(1);
-        std::thread::sleep(HALF);
-        holder.execute_batch("COMMIT").unwrap();
-        wait_until_got.recv().unwrap();
+        waits(&place, &db, "BEGIN IMMEDIATE", 1, place.holder());
         // The next one stands in the line already when the first is done.
         let next = place.connect(FAR);
         let next = std::thread::spawn(move || {
@@ -381,12 +381,10 @@ fn a_success_then_a_timeout(journal: &str) {
             next
         });
         place.wait_for(1);
-        go.send(()).unwrap();
-        let next = next.join().unwrap();
-        let (first, second) = waiter.join().unwrap();
-        assert!(first > HALF - ms(20) && first < LONG, "{first:?}");
-        next.execute_batch("COMMIT").unwrap();
-        vec![second]
+        db.execute_batch("INSERT INTO t VALUES(3); COMMIT").unwrap();
+        let took = busy(&db, "BEGIN IMMEDIATE");
+        next.join().unwrap().execute_batch("COMMIT").unwrap();
+        vec![took]
     });
 }
 
@@ -405,25 +403,13 @@ fn a_success_then_a_timeout_delete() {
 fn a_read_that_waited_then_a_timeout() {
     let place = Place::new("delete");
     means_what_it_says("SHARED, then SHARED", LONG, || {
-        let holder = place.connect(FAR);
+        let (db, holder) = (place.connect(LONG), place.connect(FAR));
         holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        let db = place.connect(LONG);
-        let (read, wait_until_read) = mpsc::channel();
-        let (go, may_go) = mpsc::channel();
-        let reader = std::thread::spawn(move || {
-            db.execute_batch("SELECT * FROM t").unwrap();
-            read.send(()).unwrap();
-            may_go.recv().unwrap();
-            busy(&db, "SELECT * FROM t")
-        });
-        std::thread::sleep(HALF);
-        holder.execute_batch("COMMIT").unwrap();
-        wait_until_read.recv().unwrap();
+        let holder = waits(&place, &db, "SELECT * FROM t", 0, holder);
         holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        go.send(()).unwrap();
-        let second = reader.join().unwrap();
+        let took = busy(&db, "SELECT * FROM t");
         holder.execute_batch("COMMIT").unwrap();
-        vec![second]
+        vec![took]
     });
 }
 
@@ -432,28 +418,13 @@ fn a_read_that_waited_then_a_timeout() {
 fn a_commit_that_waited_then_a_timeout() {
     let place = Place::new("delete");
     means_what_it_says("EXCLUSIVE, then RESERVED", LONG, || {
-        let (reader, holder) = (place.connect(FAR), place.connect(FAR));
+        let (db, reader) = (place.connect(LONG), place.connect(FAR));
         reader.execute_batch("BEGIN; SELECT * FROM t").unwrap();
-        let db = place.connect(LONG);
-        let (committed, wait_until_committed) = mpsc::channel();
-        let (go, may_go) = mpsc::channel();
-        let writer = std::thread::spawn(move || {
-            let start = Instant::now();
-            db.execute_batch("INSERT INTO t VALUES(4)").unwrap();
-            let first = start.elapsed();
-            committed.send(()).unwrap();
-            may_go.recv().unwrap();
-            (first, busy(&db, "BEGIN IMMEDIATE"))
-        });
-        std::thread::sleep(HALF);
-        reader.execute_batch("COMMIT").unwrap();
-        wait_until_committed.recv().unwrap();
-        holder.execute_batch("BEGIN IMMEDIATE").unwrap();
-        go.send(()).unwrap();
-        let (first, second) = writer.join().unwrap();
-        assert!(first > HALF - ms(20) && first < LONG, "{first:?}");
-        holder.execute_batch("COMMIT").unwrap();
-        vec![second]
+        let other = waits(&place, &db, "INSERT INTO t VALUES(4)", 0, reader);
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let took = busy(&db, "BEGIN IMMEDIATE");
+        other.execute_batch("COMMIT").unwrap();
+        vec![took]
     });
 }
 

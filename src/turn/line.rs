@@ -36,6 +36,8 @@ pub enum Outcome {
     Lapsed,
     /// The time is over; we are still in the line.
     TimeOver,
+    /// A signal came, and its handler may have changed what the caller wants; we are still in the line.
+    Signalled,
 }
 
 /// A head that is not told polls this often, at random between half of it and all of it: first
@@ -144,6 +146,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
         match park(m, ticket, wake_at) {
             Parked::Lapsed => return Outcome::Lapsed,
             Parked::Told => (rung, told) = (true, true),
+            Parked::Signalled => return Outcome::Signalled,
             Parked::Woken if position > 0 => super::watch::look(m, ticket, line.head, until),
             Parked::Woken => {}
         }
@@ -153,6 +156,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
 enum Parked {
     Told,
     Woken,
+    Signalled,
     Lapsed,
 }
 
@@ -167,12 +171,15 @@ fn park(m: &impl Machine, ticket: &Ticket, until: u64) -> Parked {
     let parked = awake.with(State::Parked);
     if m.replace(word, awake.into(), parked.into()) {
         crate::inject::kill_point("parked");
-        m.park(word, parked.into(), until);
+        let signalled = m.park(word, parked.into(), until);
         crate::inject::kill_point("unparked");
         // One that is awake by an old stamp would look stopped.
         m.store(Word::Stamp(ticket.number), m.now());
         if m.replace(word, parked.into(), awake.into()) {
-            return Parked::Woken;
+            return match signalled {
+                true => Parked::Signalled,
+                false => Parked::Woken,
+            };
         }
     }
     // Told; or passed over and overwritten by somebody's else ticket.

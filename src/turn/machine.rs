@@ -16,8 +16,8 @@ pub trait Machine {
     /// Nanoseconds of a clock that all waiters share and that never goes back.
     fn now(&self) -> u64;
     /// Sleeps until `until`, a wake, or for no reason; not at all unless the lower half of `word` is
-    /// that of `expected`.
-    fn park(&self, word: Word, expected: u64, until: u64);
+    /// that of `expected`. Says whether a signal has ended it.
+    fn park(&self, word: Word, expected: u64, until: u64) -> bool;
     /// Wakes up to `most` of those who sleep on `word`, and says how many there were.
     fn wake(&self, word: Word, most: u32) -> u32;
     /// Whether the member's process lives. If that cannot be told, it does.

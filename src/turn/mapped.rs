@@ -133,15 +133,15 @@ impl Machine for Mapped {
         now()
     }
 
-    fn park(&self, word: Word, expected: u64, until: u64) {
+    fn park(&self, word: Word, expected: u64, until: u64) -> bool {
         // FUTEX_WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC. Not private: other processes
-        // wake us. What it answers does not matter, the caller looks for itself.
+        // wake us. What else it answers does not matter, the caller looks for itself.
         let until = libc::timespec {
             tv_sec: (until / 1_000_000_000) as libc::time_t,
             tv_nsec: (until % 1_000_000_000) as c_long,
         };
         // SAFETY: an aligned address in our mapping (a bad one would be EFAULT), and a timespec.
-        unsafe {
+        let ended = unsafe {
             libc::syscall(
                 libc::SYS_futex,
                 self.futex(word),
@@ -152,6 +152,7 @@ impl Machine for Mapped {
                 libc::FUTEX_BITSET_MATCH_ANY,
             )
         };
+        ended < 0 && Errno::last() == Errno::EINTR
     }
 
     fn wake(&self, word: Word, most: u32) -> u32 {

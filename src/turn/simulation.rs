@@ -14,6 +14,7 @@
 //! `TURNSTILE_SIM_SEED=n` replays one schedule and prints its steps, `TURNSTILE_SIM_SCHEDULES=n` sets how many there are.
 
 mod actor;
+mod fault;
 mod fuzz;
 mod plan;
 mod world;

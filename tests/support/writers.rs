@@ -8,6 +8,7 @@
 mod process;
 pub use process::serve;
 
+use nix::time::{ClockId, clock_gettime};
 use rusqlite::{Connection, OpenFlags};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
@@ -28,13 +29,8 @@ const FOREVER: Duration = Duration::from_secs(30);
 
 /// Nanoseconds of CLOCK_MONOTONIC, which all processes share.
 pub fn now() -> u64 {
-    // SAFETY: clock_gettime fills the structure.
-    let time = unsafe {
-        let mut time = std::mem::zeroed();
-        libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time);
-        time
-    };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+    Duration::from(time).as_nanos() as u64
 }
 
 pub fn sleep_ms(ms: u64) {
@@ -310,6 +306,21 @@ impl House {
         writers
     }
 
+    /// The first of `writers` holds the lock, and the others queue behind it, in their order.
+    pub fn line_up(&self, writers: &mut [Writer]) {
+        writers[0].ask("hold IMMEDIATE", "fine");
+        for waiter in &mut writers[1..] {
+            self.queue(waiter);
+        }
+    }
+
+    /// So many new writers that are lined up like that.
+    pub fn lined_up(&self, count: usize) -> Vec<Writer> {
+        let mut writers = self.writers(count);
+        self.line_up(&mut writers);
+        writers
+    }
+
     /// Lets `writer` write, and waits until it stands in the line.
     pub fn queue(&self, writer: &mut Writer) {
         assert!(
@@ -374,12 +385,8 @@ impl House {
 
     /// New writers are served in the order in which they came.
     pub fn fifo_run(&self) -> Vec<Writer> {
-        let mut writers = self.writers(4);
-        writers[0].ask("hold IMMEDIATE", "fine");
         // Whoever was left in the line is passed over.
-        for writer in &mut writers[1..] {
-            self.queue(writer);
-        }
+        let mut writers = self.lined_up(4);
         writers[0].ask("commit", "done");
         let order: Vec<u64> = writers[1..].iter_mut().map(|w| w.expect("done")).collect();
         let last = self.last(4);

@@ -285,7 +285,12 @@ impl Life {
             };
             self.set_ticket(Some(ticket));
             let called = m.now();
-            let outcome = line::wait(&m, &mut ticket, until, true);
+            let outcome = loop {
+                match line::wait(&m, &mut ticket, until, true) {
+                    Outcome::Signalled => {}
+                    outcome => break outcome,
+                }
+            };
             self.ticket = Some(ticket);
             // One that was stopped is late; garbage is no excuse.
             let stopped = match m.world.plan.borrow().scribble {
@@ -305,7 +310,7 @@ impl Life {
                     self.leave_line();
                     return true;
                 }
-                Outcome::Lapsed => {
+                Outcome::Lapsed | Outcome::Signalled => {
                     self.set_ticket(None);
                     if line::line(&m).is_none() {
                         self.reattach();

@@ -1,22 +1,7 @@
 //! What a schedule is about: who takes part, how they behave, what goes wrong.
 
+use super::fault::Fault;
 use super::world::{ACTORS, MS, Random};
-
-/// Something that goes wrong at a step.
-#[derive(Clone, Copy, Debug)]
-pub enum Fault {
-    /// SIGKILL. A zombie's number is still found by signal 0.
-    Kill {
-        zombie: bool,
-    },
-    /// SIGSTOP, and SIGCONT later; or a machine with too much to do.
-    Stop,
-    Spurious,
-    /// The next wake reaches a sleeper that does not notice.
-    Lost,
-    /// Any value in a word that matters.
-    Garbage,
-}
 
 /// Who runs next.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,9 +1,10 @@
-//! A machine with virtual time: words, a clock, sleepers, SQLite's lock, and all that may go wrong.
+//! A machine with virtual time: words, a clock, sleepers and SQLite's lock.
 //!
 //! Each access of an actor is a step, before which anybody else may run. The scheduler is in
-//! [`World::next`]; what goes wrong, and when, is in the [`Plan`], which the seed decides.
+//! [`World::next`]. What goes wrong is a [`Fault`]; when it does is in the [`Plan`], which the seed decides.
 
-use super::plan::{Fault, Manner, Plan};
+use super::fault::Fault;
+use super::plan::{Manner, Plan};
 use crate::turn::layout::{Line, WORDS, Word};
 use crate::turn::machine::Machine;
 use corosensei::Yielder;
@@ -42,6 +43,8 @@ pub struct Actor {
     /// It may run from then on, if it is not stopped.
     pub wake_at: Cell<u64>,
     pub parked_on: Cell<Option<usize>>,
+    /// Its sleep was ended by a signal.
+    pub signalled: Cell<bool>,
     pub stopped_until: Cell<u64>,
     pub finished: Cell<bool>,
     pub killed: Cell<bool>,
@@ -70,7 +73,8 @@ pub struct World {
     pub steps: Cell<u64>,
     next_fault: Cell<usize>,
     last: Cell<usize>,
-    swallow: Cell<u32>,
+    /// So many wakes to come reach nobody.
+    pub swallow: Cell<u32>,
     /// When something went wrong last.
     pub disturbed: Cell<u64>,
     pub failure: RefCell<Option<String>>,
@@ -84,6 +88,7 @@ impl World {
             yielder: Cell::new(std::ptr::null()),
             wake_at: Cell::new(0),
             parked_on: Cell::new(None),
+            signalled: Cell::new(false),
             stopped_until: Cell::new(0),
             finished: Cell::new(false),
             killed: Cell::new(false),
@@ -162,14 +167,14 @@ impl World {
         self.failure.borrow_mut().get_or_insert(what);
     }
 
-    fn say(&self, who: usize, what: impl FnOnce() -> String) {
+    pub fn say(&self, who: usize, what: impl FnOnce() -> String) {
         if self.trace.get() {
             let (step, now) = (self.steps.get(), self.now.get());
             eprintln!("{step} {now} {who}: {}", what());
         }
     }
 
-    fn disturb(&self, until: u64) {
+    pub fn disturb(&self, until: u64) {
         self.disturbed.set(self.disturbed.get().max(until));
     }
 
@@ -191,11 +196,11 @@ impl World {
                 break;
             }
             self.next_fault.set(self.next_fault.get() + 1);
-            self.befall(fault, &plan);
+            fault.befall(self, plan.actors);
         }
         let scribbles = plan.scribble != 0 && self.steps.get() < 20_000;
         if scribbles && self.random.one_in(plan.scribble) {
-            self.befall(Fault::Garbage, &plan);
+            Fault::Garbage.befall(self, plan.actors);
         }
         loop {
             if self.now.get() >= self.owner_gone.get() {
@@ -267,91 +272,6 @@ impl World {
             self.fail(format!(
                 "a missed wake: the lock idles for {idle} ns while some wait"
             ));
-        }
-    }
-
-    fn befall(&self, fault: Fault, plan: &Plan) {
-        let now = self.now.get();
-        let victim = self.random.below(plan.actors as u64) as usize;
-        let actor = &self.actors[victim];
-        self.say(victim, || format!("{fault:?}"));
-        match fault {
-            Fault::Kill { zombie } => {
-                if actor.finished.get() || actor.killed.replace(true) {
-                    return;
-                }
-                // Its locks are freed first. It may have taken one last wake.
-                let exit = now + self.random.below(MS);
-                let gone = exit + self.random.below(5 * MS);
-                actor.alive_until.set(if zombie { NEVER } else { gone });
-                if self.random.one_in(2) {
-                    actor.parked_on.set(None);
-                }
-                if self.owner.get() == Some(victim) {
-                    self.owner_gone.set(exit);
-                }
-                if self.mender.get() == Some(victim) {
-                    self.mender.set(None);
-                }
-                self.disturb(gone);
-            }
-            Fault::Stop => {
-                let until = now
-                    + self
-                        .random
-                        .below([MS, 50 * MS, 2_000 * MS][self.random.below(3) as usize]);
-                actor.stopped_until.set(until);
-                // A signal ends a futex's sleep.
-                if actor.parked_on.take().is_some() {
-                    actor.wake_at.set(now);
-                }
-                self.disturb(until);
-            }
-            Fault::Spurious => {
-                if actor.parked_on.take().is_some() {
-                    actor.wake_at.set(now);
-                }
-            }
-            Fault::Lost => {
-                self.swallow.set(self.swallow.get() + 1);
-            }
-            Fault::Garbage => {
-                self.disturb(now);
-                let line = Line::from(self.get(Word::Line));
-                let near = line.head.wrapping_add(self.random.below(6) as u32);
-                let words = [
-                    Word::Magic,
-                    Word::Line,
-                    Word::Line,
-                    Word::TurnUntil,
-                    Word::Pause,
-                    Word::Watch,
-                    Word::Gate,
-                    Word::Drain,
-                    Word::Knock(near % 2),
-                    Word::Turns,
-                    Word::Place(near),
-                    Word::Stamp(near),
-                    Word::Place(near),
-                    Word::Place(self.random.next() as u32),
-                ];
-                let word = words[self.random.below(words.len() as u64) as usize];
-                let old = self.get(word);
-                let garbage = match self.random.below(8) {
-                    0 => 0,
-                    1 => u64::MAX,
-                    2 => old ^ 1 << self.random.below(64),
-                    3 => old.wrapping_add(self.random.below(9)).wrapping_sub(4),
-                    4 => old.wrapping_add(self.random.below(9) << 32),
-                    5 => now + self.random.below(1_000 * MS),
-                    // A line that is full, of nobody.
-                    6 if word == Word::Line => {
-                        old & !0xffff_ffff | u64::from(crate::turn::layout::CAPACITY)
-                    }
-                    _ => self.random.next(),
-                };
-                self.set(word, garbage);
-            }
         }
     }
 
@@ -459,8 +379,9 @@ impl Machine for Cpu {
         self.world.now.get()
     }
 
-    fn park(&self, word: Word, expected: u64, until: u64) {
+    fn park(&self, word: Word, expected: u64, until: u64) -> bool {
         self.step();
+        self.actor().signalled.set(false);
         if self.world.get(word) as u32 == expected as u32 {
             self.world
                 .say(self.me, || format!("sleeps on {word:?} until {until}"));
@@ -469,6 +390,7 @@ impl Machine for Cpu {
             self.step();
             self.actor().parked_on.set(None);
         }
+        self.actor().signalled.get()
     }
 
     fn wake(&self, word: Word, most: u32) -> u32 {
