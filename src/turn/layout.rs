@@ -29,6 +29,8 @@ pub enum Word {
     TurnUntil,
     /// Until when a checkpoint asks writers to pause, in nanoseconds; 0: no longer.
     Pause,
+    /// Who has gone to try, for whoever would release the lock without a word; 0: nobody.
+    Wanted,
     /// Who watches, and when it last looked; see [`Watch`].
     Watch,
     /// Whether readers wait for the end of a commit, and the futex that they sleep on.
@@ -59,6 +61,7 @@ impl Word {
             Word::Line => 8,
             Word::TurnUntil => 16,
             Word::Pause => 17,
+            Word::Wanted => 18,
             Word::Watch => 24,
             Word::Gate => 40,
             Word::Drain => 48,
@@ -206,7 +209,8 @@ mod tests {
         use Word::*;
         let mut seen = std::collections::HashSet::new();
         let header = [
-            Magic, Line, TurnUntil, Pause, Watch, Gate, Drain, Overtakes, Lapses, Turns, Upgrades,
+            Magic, Line, TurnUntil, Pause, Wanted, Watch, Gate, Drain, Overtakes, Lapses, Turns,
+            Upgrades,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
         let doors = (0..DOORS).map(Knock);

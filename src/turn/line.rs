@@ -113,16 +113,11 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
         let mut wake_at = until;
         // A guest is told behind the head.
         if position == 0 || told {
-            // Within bounds: the word may be garbage, or of a clock that runs ahead.
-            let turn = m.load(Word::TurnUntil);
-            let turn = if turn < now + super::quantum::LONGEST {
-                turn
-            } else {
-                0
-            };
+            let turn = super::quantum::busy_until(m, now);
             if turn <= now && (told || ticket.polls == 0) {
                 m.store(Word::Stamp(ticket.number), now);
                 ticket.polls += 1;
+                super::quantum::want(m, ticket.number);
                 crate::inject::kill_point("trying");
                 return Outcome::Try;
             }
@@ -278,6 +273,7 @@ pub(super) fn advance(m: &impl Machine, ticket: u32) -> bool {
 pub fn served(m: &impl Machine, ticket: Ticket) {
     crate::inject::kill_point("served");
     m.add(Word::Turns, 1);
+    super::quantum::want_no_more(m, ticket.number);
     leave_place(m, ticket);
 }
 

@@ -171,10 +171,12 @@ pub fn mend(mapped: &Mapped) -> Result<(), Trouble> {
         mapped.store(Word::Knock(door), 0);
     }
     for place in 0..super::layout::CAPACITY {
-        mapped.store(Word::Place(place), 0);
         mapped.store(Word::Stamp(place), 0);
-        // In case somebody sleeps there.
-        mapped.wake(Word::Place(place), 1);
+        // Somebody may sleep there.
+        if mapped.load(Word::Place(place)) != 0 {
+            mapped.store(Word::Place(place), 0);
+            mapped.wake(Word::Place(place), 1);
+        }
     }
     crate::inject::kill_point("mended");
     mapped.store(Word::Magic, MAGIC);

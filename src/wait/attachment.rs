@@ -1,18 +1,25 @@
 //! A connection's hold on the sidecar of its database: looked for, opened, looked for again.
 
 use super::manners::Manners;
-use crate::filesystem;
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::SQLITE_WARNING;
 use crate::text::PathEnd;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::sidecar;
+use crate::{Fs, filesystem};
 use std::ffi::CStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// It is looked for again at most this often after it could not be had.
+/// It is looked for again so long after it could not be had.
 const PATIENCE: u64 = 1_000_000_000;
+
+/// So long after somebody was found at work on it: a thousand processes that begin at once all want to make it,
+/// and whoever does without a line meanwhile is in the way of the others.
+const MOMENT: u64 = 5_000_000;
+
+/// Somebody who is at work on it for so many looks has died or was stopped there.
+const MANY: u32 = 100;
 
 pub struct Attachment {
     sqlite: Sqlite,
@@ -22,8 +29,12 @@ pub struct Attachment {
     /// The sidecar's path, terminated.
     path: Vec<u8>,
     line: Option<Mapped>,
-    /// When it could not be had.
-    troubled: Option<u64>,
+    /// The last connection's, to be used again.
+    kept: Option<Mapped>,
+    /// Not to be looked for until then.
+    troubled: u64,
+    /// How often somebody was found at work on it.
+    locked: u32,
 }
 
 impl Attachment {
@@ -35,7 +46,9 @@ impl Attachment {
             database,
             path: sidecar::path_of(database)?,
             line: None,
-            troubled: None,
+            kept: None,
+            troubled: 0,
+            locked: 0,
         })
     }
 
@@ -47,26 +60,42 @@ impl Attachment {
         CStr::from_bytes_until_nul(&self.path).unwrap_or_default()
     }
 
+    /// What the last connection had open: the next `attach` uses it if it is still the one at the path.
+    pub fn keep(&mut self, line: Option<Mapped>) {
+        self.kept = line;
+    }
+
     /// Opens the sidecar, if that is possible and allowed here; makes it if `create`.
     pub fn attach(&mut self, create: bool) {
         if self.line.is_some() || !self.manners.fair {
             return;
         }
+        if let Some(kept) = self.kept.take()
+            && self.manners.fs != Fs::Network
+            && sidecar::is_at(&kept, self.path())
+        {
+            self.line = Some(kept);
+            return;
+        }
         let now = mapped::now();
-        if self.troubled.is_some_and(|since| now < since + PATIENCE) {
+        if now < self.troubled {
             return;
         }
         if !filesystem::can_share_memory(self.database, self.manners.fs) {
-            self.troubled = Some(u64::MAX - PATIENCE);
+            self.troubled = u64::MAX;
             return;
         }
         match sidecar::attach(self.path(), self.database, create) {
             Ok(line) => {
                 self.line = line;
-                self.troubled = None;
+                self.locked = 0;
+            }
+            Err(sidecar::Trouble::Locked) if self.locked < MANY => {
+                self.troubled = now + MOMENT;
+                self.locked += 1;
             }
             Err(trouble) => {
-                self.troubled = Some(now);
+                self.troubled = now + PATIENCE;
                 self.complain(&trouble);
             }
         }

@@ -31,15 +31,15 @@
 //! | `attachment` | a connection's hold on the sidecar |
 //! | `manners` | how one database is waited for |
 //! | `note` | from the lock call that failed to `xSleep` |
-//! | `claims` | from a connection that gave up to the next of its process |
+//! | `inheritance` | what a closed connection leaves to the next of its process |
 //! | `patience` | how long the application's busy timeout lets us wait |
 //! | `backoff` | randomized exponential backoff |
 //! | `handler` | a busy handler of our own |
 
 mod attachment;
 pub mod backoff;
-mod claims;
 pub mod handler;
+mod inheritance;
 pub mod manners;
 pub mod note;
 pub mod patience;

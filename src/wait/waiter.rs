@@ -6,7 +6,7 @@
 mod sleep;
 
 use super::attachment::Attachment;
-use super::claims;
+use super::inheritance::{CLAIMS, LEGACIES, Legacy};
 use super::manners::Manners;
 use super::patience::Handler;
 use crate::sqlite::Sqlite;
@@ -15,7 +15,7 @@ use crate::text::PathEnd;
 use crate::turn::layout::Word;
 use crate::turn::line::{self, Outcome, Ticket};
 use crate::turn::machine::Machine;
-use crate::turn::mapped::Mapped;
+use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Turn};
 use crate::turn::{knock, signal};
 use sleep::Deadline;
@@ -71,6 +71,8 @@ pub struct Waiter {
     sidecar: Attachment,
     ticket: Option<Ticket>,
     turn: Turn,
+    /// Whether another connection of this process was closed just before this one was opened.
+    returns: bool,
     want: Option<Want>,
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
@@ -114,6 +116,7 @@ impl Waiter {
             sidecar: Attachment::new(sqlite, manners, database)?,
             ticket: None,
             turn: Turn::default(),
+            returns: false,
             want: None,
             due: None,
             knocks: 0,
@@ -136,6 +139,12 @@ impl Waiter {
 
     /// Opens the sidecar, if that is possible and allowed here.
     pub fn attach(&mut self, create: bool) {
+        let legacy = LEGACIES.newest(self.sidecar.hash());
+        if let Some(legacy) = legacy.filter(|legacy| legacy.is_fresh(mapped::now())) {
+            self.returns = true;
+            self.turn = legacy.turn.unwrap_or_default();
+            self.sidecar.keep(legacy.sidecar);
+        }
         self.sidecar.attach(create);
     }
 
@@ -188,7 +197,7 @@ impl Waiter {
             m.add(Word::Overtakes, 1);
             return true;
         }
-        let claim = || claims::take(self.sidecar.hash());
+        let claim = || CLAIMS.oldest(self.sidecar.hash());
         let due = *self.due.get_or_insert_with(|| claim().unwrap_or(line.tail));
         let is_due = line.has_come_to(due);
         if is_due {
@@ -362,7 +371,7 @@ impl Waiter {
     pub fn close(&mut self) {
         self.pass_on();
         if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
-            claims::leave(self.sidecar.hash(), due);
+            CLAIMS.leave(self.sidecar.hash(), due);
         }
         let Some(m) = self.sidecar.detach() else {
             return;
@@ -371,10 +380,18 @@ impl Waiter {
         if let Some(ticket) = self.ticket.take() {
             line::give_up(&m, ticket);
         }
-        self.turn.end(&m);
+        let turn = std::mem::take(&mut self.turn).leave(&m);
         // A WAL's last close asks for EXCLUSIVE, and PENDING stays until the file is closed.
         signal::ring(&m, Word::Gate);
         signal::ring(&m, Word::Drain);
+        let closed = mapped::now();
+        let sidecar = self.returns.then_some(m);
+        let legacy = Legacy {
+            closed,
+            turn,
+            sidecar,
+        };
+        LEGACIES.leave(self.sidecar.hash(), legacy);
     }
 
     /// Whether the one who has us wait decides by itself when to give up. Such a one has its place only while it

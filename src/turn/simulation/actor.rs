@@ -6,7 +6,7 @@ use crate::turn::knock;
 use crate::turn::layout::{CAPACITY, Line, MAGIC, Word};
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
-use crate::turn::quantum::Turn;
+use crate::turn::quantum::{self, Turn};
 
 /// A call may end so much later than it was asked to: the steps that it still does.
 const MARGIN: u64 = 5 * MS;
@@ -68,13 +68,25 @@ impl Life {
                 m.sleep(self.habit.hold / 2 + self.random(self.habit.hold));
                 m.unlock();
                 self.released();
+                self.checkpoint();
+            }
+            if self.habit.reopens {
+                self.close();
             }
             m.sleep(self.random(self.habit.think));
         }
-        // As `Waiter::close`.
+        self.close();
+    }
+
+    /// As `Waiter::close`. What is left of the turn is for the next connection.
+    fn close(&mut self) {
         self.pass_on();
         self.leave_line();
-        self.turn.end(&m);
+        self.set_ticket(None);
+        (self.due, self.refused) = (None, false);
+        self.turn = std::mem::take(&mut self.turn)
+            .leave(&self.m)
+            .unwrap_or_default();
     }
 
     /// A fresh waiter that comes after all others: served, and the line is empty behind it.
@@ -257,6 +269,21 @@ impl Life {
             Some(line) if line.len() > 0 => self.turn.released(&m, self.quantum),
             Some(_) => {}
             None => self.reattach(),
+        }
+    }
+
+    /// As `Waiter::checkpoint`, at its begin and at its end.
+    fn checkpoint(&mut self) {
+        let m = self.m;
+        let stands = || m.load(Word::Line) as u32 != 0;
+        if self.one_in(self.habit.checkpoints) && self.has_line() {
+            if stands() {
+                quantum::pause(&m);
+            }
+            m.sleep(self.random(2 * self.habit.hold));
+            if stands() {
+                quantum::resume(&m);
+            }
         }
     }
 

@@ -30,6 +30,10 @@ pub struct Habit {
     pub stranger: bool,
     /// Its handler never comes to `xSleep`.
     pub own_handler: bool,
+    /// After one of so many transactions it checkpoints the WAL; 0: never.
+    pub checkpoints: u64,
+    /// It opens the database for each transaction.
+    pub reopens: bool,
     /// It sometimes reads before it tries to write again.
     pub only_looks: bool,
     pub transactions: u32,
@@ -99,6 +103,8 @@ impl Plan {
             habit.gives_up = if random.one_in(2) { gives_up } else { 0 };
             habit.own_handler = guests && random.one_in(3);
             habit.only_looks = random.one_in(2);
+            habit.reopens = random.one_in(2);
+            habit.checkpoints = pick(&[0, 0, 3]);
         }
         plan.calm = random.one_in(3);
         if !plan.calm {

@@ -265,7 +265,8 @@ impl World {
         let busy = |a: &Actor| !a.finished.get() && !waits(a);
         let first = self.actors.iter().find(|a| waits(a));
         // Who thinks between two transactions is not busy with the line; who wakes up is.
-        let from = self.now.get().max(self.get(Word::TurnUntil));
+        let paused = self.get(Word::TurnUntil).max(self.get(Word::Pause));
+        let from = self.now.get().max(paused);
         let wakes_up = |a: &Actor| busy(a) && a.wake_at.get() <= self.now.get() + plan.latency;
         if first.is_some() && next > from + MS / 10 && !self.actors.iter().any(wakes_up) {
             let idle = next - from;

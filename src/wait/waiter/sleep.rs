@@ -161,6 +161,7 @@ impl Waiter {
             Want::Snapshot if self.due.is_some() && self.ticket.is_none() => {
                 self.want = Some(Want::Turn);
             }
+            Want::Turn if self.has_a_moment() => spin(),
             Want::Turn | Want::Snapshot => {
                 if self.wait_in_line(until) {
                     self.meant = None;
@@ -172,6 +173,12 @@ impl Waiter {
             Want::Drain => self.wait_for_signal(Word::Drain, DRAIN, until),
             Want::Other => self.back_off(until),
         }
+    }
+
+    /// Whether our turn is not over and the lock is somebody's who has joined us in it; see `quantum`.
+    fn has_a_moment(&self) -> bool {
+        let line = self.sidecar.line();
+        !self.is_stranger() && line.is_some_and(|m| self.turn.lasts(m))
     }
 
     fn back_off(&mut self, until: u64) {
@@ -311,6 +318,15 @@ const DRAIN: Backoff = Backoff {
     first: 100_000,
     cap: 1_000_000,
 };
+
+/// As long as a short transaction takes to write.
+fn spin() {
+    std::thread::yield_now();
+    let until = mapped::now() + 15_000;
+    while mapped::now() < until {
+        std::hint::spin_loop();
+    }
+}
 
 fn sleep_until(until: u64) {
     let left = until.saturating_sub(mapped::now());
