@@ -6,6 +6,7 @@ mod support;
 #[path = "support/writers.rs"]
 mod writers;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -44,6 +45,32 @@ fn strike(what: &str, tamper: impl Fn(&House), mend: impl Fn(&House)) {
         let mut all = house.writers(4);
         all_write(&format!("{what}, {journal}, before"), &house, &mut all);
         mend(&house);
+        house.end(all);
+    }
+}
+
+/// A thousand processes that begin at once all want to make the sidecar: one does, and the others find it made.
+#[test]
+fn whoever_finds_somebody_at_work_on_it_is_in_the_line_soon() {
+    for journal in JOURNALS {
+        let house = House::new(journal);
+        let mut all = house.writers(2);
+        all[0].ask("hold IMMEDIATE", "fine");
+        // Somebody has begun to mend it, and takes its time.
+        // SAFETY: a plain structure of numbers.
+        let sidecar = fs::File::options()
+            .write(true)
+            .open(house.sidecar())
+            .unwrap();
+        let mut byte: libc::flock = unsafe { std::mem::zeroed() };
+        (byte.l_type, byte.l_len) = (libc::F_WRLCK as i16, 1);
+        fcntl(&sidecar, FcntlArg::F_OFD_SETLK(&byte)).unwrap();
+        sidecar.write_all_at(&[0; 8], 0).unwrap();
+        assert!(!house.try_queue(&mut all[1], 200), "{journal}");
+        drop(sidecar);
+        assert!(within(SOON, || house.standing() == 1), "{journal}");
+        let start = all[0].ask("commit", "done");
+        go_on("after the mending", start, &mut all[1..], SOON);
         house.end(all);
     }
 }

@@ -199,7 +199,7 @@ struct Mending<'a>(&'a OwnedFd);
 impl Mending<'_> {
     /// Never waits long: whoever has it may be stopped.
     fn of(file: &OwnedFd) -> Result<Mending<'_>, Trouble> {
-        for _ in 0..20 {
+        for _ in 0..4 {
             match fcntl(
                 file.as_fd(),
                 FcntlArg::F_OFD_SETLK(&first_byte(libc::F_WRLCK)),

@@ -304,7 +304,8 @@ pub extern "C" fn spares_mark(file: &File) -> bool {
 #[inline(never)]
 pub extern "C" fn released(file: &File) {
     rim::guard(&file.shim.sqlite, "released", (), || {
-        file.courtesy.with(file, Waiter::released);
+        let is_wal = file.courtesy.is(WAL);
+        file.courtesy.with(file, |waiter| waiter.released(is_wal));
     });
 }
 

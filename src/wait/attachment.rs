@@ -101,6 +101,11 @@ impl Attachment {
         }
     }
 
+    /// Whether somebody was found at work on it just now, and time was spent on that.
+    pub fn is_at_work(&self) -> bool {
+        self.locked > 0
+    }
+
     /// Of the path.
     pub fn hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();

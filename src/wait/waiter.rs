@@ -335,7 +335,7 @@ impl Waiter {
     }
 
     /// The locks of a transaction were released while a line stands, or somebody waits at the gate.
-    pub fn released(&mut self) {
+    pub fn released(&mut self, is_wal: bool) {
         self.pass_on();
         let Some(m) = self.sidecar.line() else { return };
         signal::ring(m, Word::Drain);
@@ -345,7 +345,9 @@ impl Waiter {
         }
         signal::ring(m, Word::Gate);
         match line::line(m) {
-            Some(line) if line.len() > 0 => self.turn.released(m, self.manners.quantum()),
+            Some(line) if line.len() > 0 => {
+                self.turn.released(m, self.manners.quantum(), is_wal);
+            }
             Some(_) => {}
             None => self.reattach(),
         }

@@ -266,7 +266,7 @@ impl Life {
             return;
         }
         match line::line(&m) {
-            Some(line) if line.len() > 0 => self.turn.released(&m, self.quantum),
+            Some(line) if line.len() > 0 => self.turn.released(&m, self.quantum, true),
             Some(_) => {}
             None => self.reattach(),
         }

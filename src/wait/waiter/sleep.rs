@@ -221,6 +221,10 @@ impl Waiter {
             let Some(m) = self.sidecar.line() else {
                 self.sidecar.attach(true);
                 if self.sidecar.line().is_none() {
+                    if self.sidecar.is_at_work() {
+                        // That we come late says nothing of a crowd.
+                        self.meant = None;
+                    }
                     return false;
                 }
                 continue;
