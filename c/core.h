@@ -22,6 +22,10 @@ struct turnstile_sqlite {
   const char *(*xDbName)(sqlite3*, int);             /* NULL before SQLite 3.39 */
   const char *(*xDbFilename)(sqlite3*, const char*);
   int (*xIsInterrupted)(sqlite3*);                   /* NULL before SQLite 3.41 */
+  int (*xOpen)(const char*, sqlite3**, int, const char*);
+  int (*xClose)(sqlite3*);
+  int (*xBusyTimeout)(sqlite3*, int);
+  int (*xExec)(sqlite3*, const char*, int(*)(void*,int,char**,char**), void*, char**);
 };
 
 /*

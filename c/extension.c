@@ -37,6 +37,10 @@ int turnstile_extension_init(
     .xFree = sqlite3_free,
     .xBusyHandler = sqlite3_busy_handler,
     .xDbFilename = sqlite3_db_filename,
+    .xOpen = sqlite3_open_v2,
+    .xClose = sqlite3_close,
+    .xBusyTimeout = sqlite3_busy_timeout,
+    .xExec = sqlite3_exec,
   };
   (void)db;
 #if SQLITE_VERSION_NUMBER>=3031000

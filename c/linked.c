@@ -25,6 +25,10 @@ const turnstile_sqlite *turnstile_linked_sqlite(void){
     .xDbName = sqlite3_db_name,
 #endif
     .xDbFilename = sqlite3_db_filename,
+    .xOpen = sqlite3_open_v2,
+    .xClose = sqlite3_close,
+    .xBusyTimeout = sqlite3_busy_timeout,
+    .xExec = sqlite3_exec,
 #if SQLITE_VERSION_NUMBER>=3041000
     .xIsInterrupted = sqlite3_is_interrupted,
 #endif

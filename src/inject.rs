@@ -54,3 +54,12 @@ pub(crate) fn kill_point(_name: &str) {
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     }
 }
+
+/// Whether a test wants to see what happens without the fence.
+#[inline(always)]
+pub(crate) fn no_fence() -> bool {
+    #[cfg(feature = "inject")]
+    return std::env::var_os("TURNSTILE_INJECT_NO_FENCE").is_some();
+    #[cfg(not(feature = "inject"))]
+    false
+}

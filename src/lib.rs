@@ -33,7 +33,8 @@
 //! | `vfs` | the C-ABI methods: translate, call, translate back |
 //! | `turn` | the queue: tickets, the sidecar, who is told next |
 //! | `wait` | what a busy connection waits for, and how long |
-//! | `filesystem` | whether processes can share memory where the database lies |
+//! | `filesystem` | what a database lies on, and what is safe there |
+//! | `durable` | errors that pass, locks that get lost, data that is not synced, caches: a cluster's file systems |
 //! | `environment`, `options` | URI > environment > program > default |
 //! | `error`, `text` | what is said, and that saying it needs no memory |
 //!
@@ -46,6 +47,7 @@
 // An error carries its text on the stack: see `text`.
 #![allow(clippy::result_large_err)]
 
+mod durable;
 mod environment;
 mod error;
 mod filesystem;

@@ -31,6 +31,18 @@ pub struct Sqlite {
     db_name: Option<unsafe extern "C" fn(*mut c_void, c_int) -> *const c_char>,
     db_filename: unsafe extern "C" fn(*mut c_void, *const c_char) -> *const c_char,
     is_interrupted: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
+    open: unsafe extern "C" fn(*const c_char, *mut *mut c_void, c_int, *const c_char) -> c_int,
+    close: unsafe extern "C" fn(*mut c_void) -> c_int,
+    busy_timeout: unsafe extern "C" fn(*mut c_void, c_int) -> c_int,
+    exec: unsafe extern "C" fn(
+        *mut c_void,
+        *const c_char,
+        Option<
+            unsafe extern "C" fn(*mut c_void, c_int, *mut *mut c_char, *mut *mut c_char) -> c_int,
+        >,
+        *mut c_void,
+        *mut *mut c_char,
+    ) -> c_int,
 }
 
 /// What `sqlite3_busy_handler` takes.
@@ -92,6 +104,23 @@ impl Sqlite {
             .map(|n| unsafe { uri_key(name, n) })
             .take_while(|key| !key.is_null())
             .try_for_each(&mut visit)
+    }
+
+    /// Opens the database at `path` for writing, by the VFS of that name and with a cache of its own, executes `sql` and
+    /// closes it.
+    pub fn execute_once(&self, path: &CStr, vfs: &CStr, timeout_ms: c_int, sql: &CStr) -> c_int {
+        let flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE;
+        let mut db = ptr::null_mut();
+        // SAFETY: terminated strings; the connection is this function's alone, and closed even if its open failed.
+        unsafe {
+            let mut code = (self.open)(path.as_ptr(), &mut db, flags, vfs.as_ptr());
+            if code == SQLITE_OK {
+                (self.busy_timeout)(db, timeout_ms);
+                code = (self.exec)(db, sql.as_ptr(), None, ptr::null_mut(), ptr::null_mut());
+            }
+            (self.close)(db);
+            code
+        }
     }
 
     /// Installs a busy handler, or removes it.

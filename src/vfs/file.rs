@@ -15,6 +15,7 @@
 use super::courtesy::Courtesy;
 use super::locks::{x_lock, x_shm_lock, x_shm_map, x_shm_unmap, x_unlock};
 use super::memory::try_box;
+use super::network::Network;
 use super::open::Room;
 use super::{Shim, rim};
 use crate::sqlite::abi::*;
@@ -32,14 +33,16 @@ pub struct File {
     pub shim: &'static Shim,
     /// The base that opened the file.
     pub base: NonNull<sqlite3_vfs>,
-    /// The database's path, if it is remembered in `Shim::elsewhere`. SQLite keeps it until xClose.
-    pub elsewhere: Option<&'static CStr>,
+    /// The database's path, if it is remembered in `Shim::apart`. SQLite keeps it until xClose.
+    pub apart: Option<&'static CStr>,
     /// What the lock methods know.
     pub courtesy: Courtesy,
+    /// What is known of a file that other machines can reach.
+    pub network: Option<NonNull<Network>>,
 }
 
 /// Our methods; [`cut`] takes away those that a base's file does not have.
-const TABLE: sqlite3_io_methods = sqlite3_io_methods {
+pub const TABLE: sqlite3_io_methods = sqlite3_io_methods {
     iVersion: 3,
     xClose: Some(x_close),
     xRead: Some(x_read),
@@ -61,14 +64,17 @@ const TABLE: sqlite3_io_methods = sqlite3_io_methods {
     xUnfetch: Some(x_unfetch),
 };
 
-/// Our methods for a file whose base has `lower`: one table for all files with the same members.
+/// Those of `ours` that a file has whose base has `lower`: one table for all files with the same members.
 ///
 /// A table of each file's own would be simpler, but SQLite counts a file's size (three times over) as
 /// memory of its page cache; 152 bytes more are enough to show in `SQLITE_DBSTATUS_CACHE_USED`.
 ///
 /// `None` if memory is out.
-pub fn over(lower: &sqlite3_io_methods) -> Option<&'static sqlite3_io_methods> {
-    let methods = cut(lower);
+pub fn over(
+    lower: &sqlite3_io_methods,
+    ours: &sqlite3_io_methods,
+) -> Option<&'static sqlite3_io_methods> {
+    let methods = cut(lower, ours);
     let mut head = TABLES.load(Ordering::Acquire);
     loop {
         let mut at = head;
@@ -103,60 +109,46 @@ struct Table {
 static TABLES: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
 
 /// Our table without what `lower` does not have.
-fn cut(lower: &sqlite3_io_methods) -> sqlite3_io_methods {
+fn cut(lower: &sqlite3_io_methods, ours: &sqlite3_io_methods) -> sqlite3_io_methods {
     // Members beyond the base's iVersion do not exist and must not be read.
     let (v2, v3) = (lower.iVersion >= 2, lower.iVersion >= 3);
     sqlite3_io_methods {
-        iVersion: lower.iVersion.min(TABLE.iVersion),
-        xClose: lower.xClose.and(TABLE.xClose),
-        xRead: lower.xRead.and(TABLE.xRead),
-        xWrite: lower.xWrite.and(TABLE.xWrite),
-        xTruncate: lower.xTruncate.and(TABLE.xTruncate),
-        xSync: lower.xSync.and(TABLE.xSync),
-        xFileSize: lower.xFileSize.and(TABLE.xFileSize),
-        xLock: lower.xLock.and(TABLE.xLock),
-        xUnlock: lower.xUnlock.and(TABLE.xUnlock),
-        xCheckReservedLock: lower.xCheckReservedLock.and(TABLE.xCheckReservedLock),
-        xFileControl: lower.xFileControl.and(TABLE.xFileControl),
-        xSectorSize: lower.xSectorSize.and(TABLE.xSectorSize),
+        iVersion: lower.iVersion.min(ours.iVersion),
+        xClose: lower.xClose.and(ours.xClose),
+        xRead: lower.xRead.and(ours.xRead),
+        xWrite: lower.xWrite.and(ours.xWrite),
+        xTruncate: lower.xTruncate.and(ours.xTruncate),
+        xSync: lower.xSync.and(ours.xSync),
+        xFileSize: lower.xFileSize.and(ours.xFileSize),
+        xLock: lower.xLock.and(ours.xLock),
+        xUnlock: lower.xUnlock.and(ours.xUnlock),
+        xCheckReservedLock: lower.xCheckReservedLock.and(ours.xCheckReservedLock),
+        xFileControl: lower.xFileControl.and(ours.xFileControl),
+        xSectorSize: lower.xSectorSize.and(ours.xSectorSize),
         xDeviceCharacteristics: lower
             .xDeviceCharacteristics
-            .and(TABLE.xDeviceCharacteristics),
-        xShmMap: TABLE.xShmMap.filter(|_| v2 && lower.xShmMap.is_some()),
-        xShmLock: TABLE.xShmLock.filter(|_| v2 && lower.xShmLock.is_some()),
+            .and(ours.xDeviceCharacteristics),
+        xShmMap: ours.xShmMap.filter(|_| v2 && lower.xShmMap.is_some()),
+        xShmLock: ours.xShmLock.filter(|_| v2 && lower.xShmLock.is_some()),
         xShmBarrier: TABLE
             .xShmBarrier
             .filter(|_| v2 && lower.xShmBarrier.is_some()),
-        xShmUnmap: TABLE.xShmUnmap.filter(|_| v2 && lower.xShmUnmap.is_some()),
-        xFetch: TABLE.xFetch.filter(|_| v3 && lower.xFetch.is_some()),
-        xUnfetch: TABLE.xUnfetch.filter(|_| v3 && lower.xUnfetch.is_some()),
+        xShmUnmap: ours.xShmUnmap.filter(|_| v2 && lower.xShmUnmap.is_some()),
+        xFetch: ours.xFetch.filter(|_| v3 && lower.xFetch.is_some()),
+        xUnfetch: ours.xUnfetch.filter(|_| v3 && lower.xUnfetch.is_some()),
     }
 }
 
-/// Which members a table of ours has. (What they point to is always the same.)
-fn members(methods: &sqlite3_io_methods) -> (c_int, [bool; 18]) {
+/// What a table has, to be compared.
+fn members(methods: &sqlite3_io_methods) -> [usize; 19] {
     let m = methods;
-    let set = [
-        m.xClose.is_some(),
-        m.xRead.is_some(),
-        m.xWrite.is_some(),
-        m.xTruncate.is_some(),
-        m.xSync.is_some(),
-        m.xFileSize.is_some(),
-        m.xLock.is_some(),
-        m.xUnlock.is_some(),
-        m.xCheckReservedLock.is_some(),
-        m.xFileControl.is_some(),
-        m.xSectorSize.is_some(),
-        m.xDeviceCharacteristics.is_some(),
-        m.xShmMap.is_some(),
-        m.xShmLock.is_some(),
-        m.xShmBarrier.is_some(),
-        m.xShmUnmap.is_some(),
-        m.xFetch.is_some(),
-        m.xUnfetch.is_some(),
-    ];
-    (m.iVersion, set)
+    macro_rules! addresses {
+        ($($member:ident)*) => {
+            [m.iVersion as usize, $(m.$member.map_or(0, |method| method as usize)),*]
+        };
+    }
+    addresses!(xClose xRead xWrite xTruncate xSync xFileSize xLock xUnlock xCheckReservedLock xFileControl
+        xSectorSize xDeviceCharacteristics xShmMap xShmLock xShmBarrier xShmUnmap xFetch xUnfetch)
 }
 
 impl File {
@@ -168,6 +160,12 @@ impl File {
     pub unsafe fn of<'a>(file: *mut sqlite3_file) -> &'a File {
         // SAFETY: the caller's promise.
         unsafe { &*file.cast::<File>() }
+    }
+
+    /// What is known of it, if other machines can reach it.
+    pub fn network(&self) -> Option<&Network> {
+        // SAFETY: it is freed by xClose.
+        self.network.map(|network| unsafe { network.as_ref() })
     }
 }
 
@@ -198,16 +196,21 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite closes an open file, once.
     let file = unsafe { File::of(file) };
     let ours = rim::guard(&file.shim.sqlite, "xClose", SQLITE_IOERR_CLOSE, || {
-        if let Some(path) = file.elsewhere {
-            file.shim.elsewhere.leave(path, file.base);
+        if let Some(path) = file.apart {
+            file.shim.apart.leave(path, file.base, file.network);
         }
         SQLITE_OK
     });
     let code = call!(file, xClose());
     // Only now: the next in line shall find the locks gone.
     rim::guard(&file.shim.sqlite, "leave", (), || file.courtesy.close());
-    // SAFETY: the base's file is closed.
-    unsafe { file.room.free() };
+    // SAFETY: the base's file is closed, and SQLite calls us with this one no more.
+    unsafe {
+        file.room.free();
+        if let Some(network) = file.network {
+            rim::guard(&file.shim.sqlite, "free", (), || Network::free(network));
+        }
+    }
     if code == SQLITE_OK { ours } else { code }
 }
 
@@ -250,7 +253,7 @@ unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite3_file, held: *mut c
     )
 }
 
-unsafe extern "C" fn x_file_control(
+pub unsafe extern "C" fn x_file_control(
     file: *mut sqlite3_file,
     op: c_int,
     argument: *mut c_void,

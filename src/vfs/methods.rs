@@ -3,6 +3,7 @@
 //! Invariant: we have a method exactly where the base has it, at the base's own iVersion (at most 3,
 //! the newest that we know). A base's method is called with the base's own VFS pointer.
 
+use super::network::{Network, paths};
 use super::{Shim, explain, open, rim};
 use crate::sqlite::abi::*;
 use crate::wait::{note, patience};
@@ -100,7 +101,7 @@ unsafe extern "C" fn x_open(
     // Only a database is wrapped. The others are the base's own files, opened in its szOsFile bytes
     // of our room; but one on another base may need more.
     if flags & SQLITE_OPEN_MAIN_DB == 0 {
-        let straight = shim.elsewhere.straight();
+        let straight = shim.apart.straight();
         if !straight.is_null() {
             let error = SQLITE_CANTOPEN;
             return pass!(
@@ -140,30 +141,39 @@ unsafe extern "C" fn open_ours(
 unsafe extern "C" fn x_delete(vfs: *mut sqlite3_vfs, path: *const c_char, sync: c_int) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS.
     let shim = unsafe { Shim::of(vfs) };
-    let straight = shim.elsewhere.straight();
+    let straight = shim.apart.straight();
     if !straight.is_null() {
         let error = SQLITE_IOERR_DELETE;
         return pass!(shim, straight, "xDelete", error, xDelete(path, sync));
     }
     // SAFETY: the same arguments.
-    unsafe { delete_elsewhere(vfs, path, sync) }
+    unsafe { delete_apart(vfs, path, sync) }
 }
 
 #[cold]
-unsafe extern "C" fn delete_elsewhere(
+unsafe extern "C" fn delete_apart(
     vfs: *mut sqlite3_vfs,
     path: *const c_char,
     sync: c_int,
 ) -> c_int {
-    by_path(vfs, "xDelete", SQLITE_IOERR_DELETE, path, |base| {
-        // SAFETY: the base is on SQLite's list.
-        match unsafe { (*base).xDelete } {
-            // SAFETY: the arguments are SQLite's own.
-            Some(method) => unsafe { method(base, path, sync) },
-            // As sqlite3OsDelete has it: memdb has nothing to delete.
-            None => SQLITE_OK,
-        }
-    })
+    by_path(
+        vfs,
+        "xDelete",
+        SQLITE_IOERR_DELETE,
+        path,
+        |base, network, path| {
+            if let Some(network) = network {
+                return paths::delete(network, path, sync & 1 != 0);
+            }
+            // SAFETY: the base is on SQLite's list.
+            match unsafe { (*base).xDelete } {
+                // SAFETY: the arguments are SQLite's own.
+                Some(method) => unsafe { method(base, path.as_ptr(), sync) },
+                // As sqlite3OsDelete has it: memdb has nothing to delete.
+                None => SQLITE_OK,
+            }
+        },
+    )
 }
 
 unsafe extern "C" fn x_access(
@@ -174,7 +184,7 @@ unsafe extern "C" fn x_access(
 ) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS.
     let shim = unsafe { Shim::of(vfs) };
-    let straight = shim.elsewhere.straight();
+    let straight = shim.apart.straight();
     if !straight.is_null() {
         return pass!(
             shim,
@@ -185,39 +195,59 @@ unsafe extern "C" fn x_access(
         );
     }
     // SAFETY: the same arguments.
-    unsafe { access_elsewhere(vfs, path, flags, answer) }
+    unsafe { access_apart(vfs, path, flags, answer) }
 }
 
 #[cold]
-unsafe extern "C" fn access_elsewhere(
+unsafe extern "C" fn access_apart(
     vfs: *mut sqlite3_vfs,
     path: *const c_char,
     flags: c_int,
     answer: *mut c_int,
 ) -> c_int {
-    by_path(vfs, "xAccess", SQLITE_IOERR_ACCESS, path, |base| {
-        // SAFETY: the base is on SQLite's list.
-        match unsafe { (*base).xAccess } {
-            // SAFETY: the arguments are SQLite's own.
-            Some(method) => unsafe { method(base, path, flags, answer) },
-            None => SQLITE_IOERR_ACCESS,
-        }
-    })
+    by_path(
+        vfs,
+        "xAccess",
+        SQLITE_IOERR_ACCESS,
+        path,
+        |base, network, path| {
+            if let Some(network) = network {
+                return match paths::access(network, path, flags) {
+                    Ok(there) => {
+                        // SAFETY: SQLite's own argument.
+                        unsafe { *answer = c_int::from(there) };
+                        SQLITE_OK
+                    }
+                    Err(code) => code,
+                };
+            }
+            // SAFETY: the base is on SQLite's list.
+            match unsafe { (*base).xAccess } {
+                // SAFETY: the arguments are SQLite's own.
+                Some(method) => unsafe { method(base, path.as_ptr(), flags, answer) },
+                None => SQLITE_IOERR_ACCESS,
+            }
+        },
+    )
 }
 
-/// Hands a method with a path to the base of the database that the path belongs to; see `base`.
+/// Hands a method with a path to the database that the path belongs to; see `apart`.
 fn by_path(
     vfs: *mut sqlite3_vfs,
     name: &str,
     error: c_int,
     path: *const c_char,
-    call: impl FnOnce(*mut sqlite3_vfs) -> c_int,
+    call: impl FnOnce(*mut sqlite3_vfs, Option<&Network>, &CStr) -> c_int,
 ) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
     rim::guard(&shim.sqlite, name, error, || {
-        match shim.elsewhere.base_of(path) {
-            Some(base) => call(base.as_ptr()),
+        match shim.apart.owner_of(path) {
+            // SAFETY: it is that of the caller's own connection, or one that is only looked at; see `apart`.
+            Some(owner) => unsafe {
+                let network = owner.network.map(|network| network.as_ref());
+                call(owner.base.as_ptr(), network, path)
+            },
             None => error,
         }
     })

@@ -12,10 +12,13 @@
 //! | `locks` | the lock methods of a file, where the waiting is hooked in |
 //! | `courtesy` | what a file knows about those who wait for its locks |
 //! | `open` | how the base's file comes to lie behind ours |
+//! | `network` | the same methods where other machines can reach the database |
+//! | `apart` | which open database a journal's path belongs to |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
 //! | `memory` | allocations that can say no |
 
+mod apart;
 mod base;
 mod courtesy;
 mod explain;
@@ -23,6 +26,7 @@ mod file;
 mod locks;
 pub mod memory;
 mod methods;
+mod network;
 mod open;
 pub mod rim;
 
@@ -49,8 +53,8 @@ struct Shim {
     base: NonNull<sqlite3_vfs>,
     /// What the program asked for; the environment and a URI override it at each open.
     options: Options,
-    /// Databases that lie on another base.
-    elsewhere: base::Elsewhere,
+    /// Databases whose other files need something of us.
+    apart: apart::Apart,
 }
 
 /// Registers the VFS with `sqlite`, or makes sure that it is registered.
@@ -114,7 +118,7 @@ impl Shim {
             sqlite: *sqlite,
             base,
             options: program,
-            elsewhere: base::Elsewhere::new(base),
+            apart: apart::Apart::new(base),
         });
         let shim = shim.ok_or_else(|| Error::new(SQLITE_NOMEM, "out of memory"))?;
         let shim = NonNull::from(Box::leak(shim));

@@ -4,16 +4,19 @@
 //! Whatever happens before that (a bad option, the base's refusal, a panic) leaves `pMethods` NULL
 //! and the base's file closed.
 //!
-//! Journals, WALs and temporary files need nothing of us yet: `xOpen` in `methods` lets the base
-//! open them into SQLite's own memory, and from then on they cost what they cost without us.
+//! Journals, WALs and temporary files need nothing of us on this machine's own file systems: `xOpen` in `methods` lets the
+//! base open them into SQLite's own memory, and from then on they cost what they cost without us.
 
+use super::apart::Owner;
 use super::courtesy::Courtesy;
 use super::file::{self, File};
+use super::network::{self, Network};
 use super::{Shim, base, explain};
+use crate::filesystem::{self, Ground, Kind};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use crate::wait::manners::Manners;
-use crate::{Error, Options, options};
+use crate::{Error, Fs, Options, options};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
@@ -47,14 +50,18 @@ pub unsafe fn open(
     let database = path.filter(|_| flags & SQLITE_OPEN_MAIN_DB != 0);
 
     let mut options = shim.options;
+    let mut owner = None;
     let base = match database {
         // SAFETY: the arguments of xOpen.
         Some(path) => match unsafe { base_of_database(shim, path, flags, &mut options) } {
             Ok(base) => base,
             Err(error) => return refuse(shim, &error, path),
         },
-        None => match path.map(|path| shim.elsewhere.base_of(path)) {
-            Some(Some(base)) => base,
+        None => match path.map(|path| shim.apart.owner_of(path)) {
+            Some(Some(Owner { base, network })) => {
+                owner = network;
+                base
+            }
             Some(None) => return SQLITE_CANTOPEN,
             None => shim.base,
         },
@@ -75,50 +82,106 @@ pub unsafe fn open(
         shim,
         base,
         room,
-        elsewhere: None,
+        network: None,
+        apart: None,
         done: false,
     };
-    // First, because it may fail: nothing of the database may go to another base once it is open.
-    if let Some(path) = database.filter(|_| base != shim.base) {
-        if shim.elsewhere.enter(path, base).is_none() {
-            return SQLITE_NOMEM;
-        }
-        undo.elsewhere = Some(path);
-    }
-    // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
-    let code = unsafe {
-        match (*base.as_ptr()).xOpen {
-            Some(x_open) => x_open(base.as_ptr(), name, room.lower, flags, out_flags),
-            None => SQLITE_CANTOPEN,
-        }
-    };
-    if code != SQLITE_OK {
-        if let Some(path) = database {
-            explain::cannot_open(shim, code, path, flags);
-        }
-        return code;
-    }
-    // SAFETY: xOpen has set them, and they stay as long as the file is open.
-    let Some(methods) = (unsafe { (*room.lower).pMethods.as_ref() }) else {
-        return SQLITE_CANTOPEN;
-    };
-    let Some(methods) = file::over(methods) else {
-        return SQLITE_NOMEM;
-    };
-    undo.done = true;
     // A database that others may open, on a base that keeps it where its path says.
     let shared = database.filter(|_| flags & SQLITE_OPEN_MEMORY == 0 && base::has_files(base));
+    let request = network::open::Request {
+        shim,
+        base,
+        room,
+        path: path.unwrap_or_default(),
+        flags,
+    };
+    let journals = SQLITE_OPEN_MAIN_JOURNAL | SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL;
+    let is_journal = flags & journals != 0;
+    let opened = match (shared.map(|path| ground_of(path, &mut options)), owner) {
+        (Some(ground), _) if !network::open::judge(shim, &ground, request.path) => {
+            return SQLITE_CANTOPEN;
+        }
+        // SAFETY: the arguments of xOpen.
+        (Some(ground), _) if ground.kind == Kind::Network => unsafe {
+            network::open::database(request, &options, &ground, out_flags)
+        },
+        // SAFETY: the arguments of xOpen; the owner's connection is the one that calls us.
+        (None, Some(owner)) if is_journal => unsafe {
+            network::open::journal(request, owner, out_flags)
+        },
+        // SAFETY: the arguments of xOpen.
+        _ => unsafe { open_base(request, name, out_flags) },
+    };
+    let methods = match opened {
+        Ok((methods, network)) => {
+            undo.network = network;
+            methods
+        }
+        Err(code) => {
+            if let Some(path) = database {
+                explain::cannot_open(shim, code, path, flags);
+            }
+            return code;
+        }
+    };
+    // Nothing else of the database is opened before this returns.
+    let is_apart = base != shim.base || undo.network.is_some();
+    if let Some(path) = database.filter(|_| is_apart) {
+        if shim.apart.enter(path, base, undo.network).is_none() {
+            return SQLITE_NOMEM;
+        }
+        undo.apart = Some(path);
+    }
+    undo.done = true;
     let ours = File {
         head: sqlite3_file { pMethods: methods },
         room,
         shim,
         base,
-        elsewhere: undo.elsewhere,
+        apart: undo.apart,
         courtesy: Courtesy::new(Manners::of(&options), shared),
+        network: undo.network,
     };
     // SAFETY: `file` has room for a File.
     unsafe { file.cast::<File>().write(ours) };
     SQLITE_OK
+}
+
+/// Has the base open the file, and says which methods it has then.
+///
+/// # Safety
+/// The arguments are those of `xOpen`.
+unsafe fn open_base(
+    request: network::open::Request,
+    name: *const c_char,
+    out_flags: *mut c_int,
+) -> Result<(&'static sqlite3_io_methods, Option<NonNull<Network>>), c_int> {
+    let base = request.base.as_ptr();
+    let lower = request.room.lower;
+    // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
+    let code = unsafe {
+        match (*base).xOpen {
+            Some(x_open) => x_open(base, name, lower, request.flags, out_flags),
+            None => SQLITE_CANTOPEN,
+        }
+    };
+    if code != SQLITE_OK {
+        return Err(code);
+    }
+    // SAFETY: xOpen has set them, and they stay as long as the file is open.
+    let methods = unsafe { (*lower).pMethods.as_ref() }.ok_or(SQLITE_CANTOPEN)?;
+    let methods = file::over(methods, &file::TABLE).ok_or(SQLITE_NOMEM)?;
+    Ok((methods, None))
+}
+
+/// What the database lies on. The options say it from now on.
+fn ground_of(path: &CStr, options: &mut Options) -> Ground {
+    let ground = filesystem::look(path, options.fs);
+    options.fs = match ground.kind {
+        Kind::Local => Fs::Local,
+        Kind::Network => Fs::Network,
+    };
+    ground
 }
 
 fn refuse(shim: &Shim, error: &Error, path: &CStr) -> c_int {
@@ -131,7 +194,8 @@ struct Undo<'a> {
     shim: &'a Shim,
     base: NonNull<sqlite3_vfs>,
     room: Room,
-    elsewhere: Option<&'static CStr>,
+    network: Option<NonNull<Network>>,
+    apart: Option<&'static CStr>,
     done: bool,
 }
 
@@ -140,8 +204,8 @@ impl Drop for Undo<'_> {
         if self.done {
             return;
         }
-        if let Some(path) = self.elsewhere {
-            self.shim.elsewhere.leave(path, self.base);
+        if let Some(path) = self.apart {
+            self.shim.apart.leave(path, self.base, self.network);
         }
         let lower = self.room.lower;
         // SAFETY: the room's pMethods are NULL, or those of an open file: one whose pMethods are set
@@ -151,6 +215,9 @@ impl Drop for Undo<'_> {
                 x_close(lower);
             }
             self.room.free();
+            if let Some(network) = self.network {
+                Network::free(network);
+            }
         }
     }
 }
@@ -189,6 +256,10 @@ unsafe fn base_of_database(
     flags: c_int,
     options: &mut Options,
 ) -> Result<NonNull<sqlite3_vfs>, Error> {
+    if let Some(converting) = network::converting() {
+        *options = converting;
+        return base::find(&shim.sqlite, options);
+    }
     *options = options.with_environment()?;
     // Without the flag there is no query behind the name: unixOpen looks at it likewise.
     if flags & SQLITE_OPEN_URI != 0 {

@@ -1,0 +1,66 @@
+//! Under a lock, see what the last owner wrote.
+//!
+//! A client's caches are not emptied by a lock that changes hands. What helps, under SHARED and before anything
+//! is believed:
+//!
+//! - The database's attributes are fetched from the server (`AT_STATX_FORCE_SYNC`): if size or time differ, FUSE
+//!   (`fuse_change_attributes`) and NFS (`nfs_update_inode`) drop its pages.
+//! - The *time* is only as fine as the server's clock ticks (4 ms on most, 2 s on a few): two commits in one tick look
+//!   like one. So pages that were read while the time was young are not believed: they are dropped with
+//!   `posix_fadvise`, which asks nobody. That is [`Freshness`].
+//! - The directory's attributes are fetched, too: NFS keeps "there is no such file" for up to a minute, until the
+//!   directory has changed (`nfs_neg_need_reval`).
+//! - FUSE and SMB keep it for a time, whatever the directory says. There a name is looked up afresh if somebody is
+//!   about to *make* it (`LOOKUP_EXCL`: `fuse_dentry_revalidate`, `cifs_d_revalidate`). So the question is put as an
+//!   attempt that cannot succeed, to link a directory there: EEXIST is "yes".
+
+use super::descriptor::Time;
+use std::cell::Cell;
+
+/// So long after a change its time may still be that of the next one: FAT's clock ticks every 2 s, and no server's
+/// slower.
+const TICK: u64 = 2_000_000_000;
+
+/// Whether the pages of a file that the kernel keeps can be believed.
+#[derive(Default)]
+pub struct Freshness {
+    /// The time of the last change that was seen, and the file's size.
+    version: Cell<Option<(Time, u64)>>,
+    /// When that was first seen.
+    since: Cell<u64>,
+    /// When it was looked at last: what was read since, the kernel keeps.
+    looked: Cell<u64>,
+}
+
+impl Freshness {
+    /// The file's present version is this, `now` (nanoseconds). True: the pages are to be dropped.
+    pub fn is_doubtful(&self, version: (Time, u64), now: u64) -> bool {
+        let looked = self.looked.replace(now);
+        if self.version.replace(Some(version)) != Some(version) {
+            self.since.set(now);
+            return true;
+        }
+        looked.saturating_sub(self.since.get()) < TICK
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_believed_once_the_clock_has_ticked() {
+        let freshness = Freshness::default();
+        let version = |seconds| (Time { seconds, nanos: 0 }, 4096);
+        let s = 1_000_000_000;
+        assert!(freshness.is_doubtful(version(1), 0));
+        // What was read just now may have been written twice since its time was taken.
+        assert!(freshness.is_doubtful(version(1), s));
+        assert!(freshness.is_doubtful(version(1), 3 * s));
+        // What was read at 3 s was read when a new change would have had a new time.
+        assert!(!freshness.is_doubtful(version(1), 4 * s));
+        assert!(!freshness.is_doubtful(version(1), 5 * s));
+        assert!(freshness.is_doubtful(version(2), 6 * s));
+        assert!(freshness.is_doubtful(version(2), 7 * s));
+    }
+}

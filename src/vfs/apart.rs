@@ -1,0 +1,190 @@
+//! The open databases whose other files need something of us: those on another base than the registered one, and
+//! those that other machines can reach.
+//!
+//! `xOpen` of a journal, `xDelete` and `xAccess` have a path and no open database, and which one it belongs to matters to
+//! them: a base that keeps a database elsewhere than at its path has to be asked for its journals too, and on a network
+//! a journal is tried for again. So while such a database is open, its path is remembered here, and the paths of its journal,
+//! its WAL and its super-journals are known by it; those of any other file are not.
+
+use super::network::Network;
+use crate::sqlite::abi::sqlite3_vfs;
+use parking_lot::Mutex;
+use std::ffi::CStr;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::time::Duration;
+
+/// The open databases that are set apart.
+pub struct Apart {
+    /// The registered base if there are none, which is nearly always; else NULL, and who has a path
+    /// has to look further.
+    straight: AtomicPtr<sqlite3_vfs>,
+    registered: NonNull<sqlite3_vfs>,
+    open: Mutex<Vec<Entry>>,
+}
+
+struct Entry {
+    path: Vec<u8>,
+    base: NonNull<sqlite3_vfs>,
+    network: Option<NonNull<Network>>,
+}
+
+/// The database that a path belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub base: NonNull<sqlite3_vfs>,
+    /// The connection that has the turn to write, if any has. Any of them else, which may only be looked at.
+    pub network: Option<NonNull<Network>>,
+}
+
+// SAFETY: the pointers are to VFSes on SQLite's list, which any thread may call.
+unsafe impl Send for Apart {}
+// SAFETY: likewise; the list is behind the mutex.
+unsafe impl Sync for Apart {}
+
+impl Apart {
+    /// A child forked while another thread held the mutex would wait for ever; it waits this long, and
+    /// then it is an error: a guess might overlook a hot journal. The mutex is held for a few hundred
+    /// instructions.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    pub const fn new(registered: NonNull<sqlite3_vfs>) -> Apart {
+        Apart {
+            straight: AtomicPtr::new(registered.as_ptr()),
+            registered,
+            open: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// A database is being opened on `base`. `None` if it cannot be remembered: then it must not be.
+    pub fn enter(
+        &self,
+        path: &CStr,
+        base: NonNull<sqlite3_vfs>,
+        network: Option<NonNull<Network>>,
+    ) -> Option<()> {
+        let mut open = self.open.try_lock_for(Self::PATIENCE)?;
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(path.count_bytes()).ok()?;
+        copy.extend_from_slice(path.to_bytes());
+        open.try_reserve(1).ok()?;
+        let path = copy;
+        open.push(Entry {
+            path,
+            base,
+            network,
+        });
+        self.straight.store(ptr::null_mut(), Ordering::Relaxed);
+        Some(())
+    }
+
+    /// It was closed.
+    pub fn leave(
+        &self,
+        path: &CStr,
+        base: NonNull<sqlite3_vfs>,
+        network: Option<NonNull<Network>>,
+    ) {
+        if let Some(mut open) = self.open.try_lock_for(Self::PATIENCE) {
+            let is_it =
+                |e: &Entry| e.base == base && e.network == network && *e.path == *path.to_bytes();
+            if let Some(at) = open.iter().position(is_it) {
+                open.swap_remove(at);
+            }
+            if open.is_empty() {
+                self.straight
+                    .store(self.registered.as_ptr(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The registered base, if no open database is set apart; else NULL.
+    #[inline]
+    pub fn straight(&self) -> *mut sqlite3_vfs {
+        // Relaxed: who asks for a database's journal has opened the database, in this thread or
+        // handed over from the one that did.
+        self.straight.load(Ordering::Relaxed)
+    }
+
+    /// The open database that `path` belongs to, or the registered base if that is none of these. `None` if it
+    /// cannot be told.
+    #[cold]
+    pub fn owner_of(&self, path: &CStr) -> Option<Owner> {
+        let open = self.open.try_lock_for(Self::PATIENCE)?;
+        let belongs = |e: &&Entry| {
+            path.to_bytes()
+                .strip_prefix(&*e.path)
+                .is_some_and(is_suffix)
+        };
+        // SAFETY: an entry goes before its Network does.
+        let has_the_turn = |e: &Entry| {
+            e.network
+                .is_some_and(|n| unsafe { n.as_ref() }.has_the_turn())
+        };
+        // The longest, for the database "a" beside the database "a-journal".
+        let owners = open.iter().filter(belongs);
+        let owner = owners.max_by_key(|e| (e.path.len(), has_the_turn(e)));
+        let none = Owner {
+            base: self.registered,
+            network: None,
+        };
+        Some(owner.map_or(none, |e| Owner {
+            base: e.base,
+            network: e.network,
+        }))
+    }
+}
+
+/// What SQLite puts behind a database's path: nothing, `-journal`, `-wal` (sqlite3PagerOpen), or
+/// `-mj` and nine hexadecimal digits (vdbeCommit's super-journal).
+fn is_suffix(rest: &[u8]) -> bool {
+    match rest {
+        b"" | b"-journal" | b"-wal" => true,
+        [b'-', b'm', b'j', digits @ ..] => {
+            digits.len() == 9 && digits.iter().all(u8::is_ascii_hexdigit)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base_of(apart: &Apart, path: &CStr) -> Option<NonNull<sqlite3_vfs>> {
+        apart.owner_of(path).map(|owner| owner.base)
+    }
+
+    #[test]
+    fn only_a_databases_own_files_follow_it() {
+        let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
+        let apart = Apart::new(here);
+        apart.enter(c"/x", there, None).unwrap();
+        for ours in [c"/x", c"/x-journal", c"/x-wal", c"/x-mj0123AB9CD"] {
+            assert_eq!(base_of(&apart, ours), Some(there), "{ours:?}");
+        }
+        for other in [
+            c"/x2.db",
+            c"/x2.db-journal",
+            c"/x/y",
+            c"/x-mj",
+            c"/x-journal2",
+            c"/",
+        ] {
+            assert_eq!(base_of(&apart, other), Some(here), "{other:?}");
+        }
+        apart.leave(c"/x", there, None);
+        assert_eq!(base_of(&apart, c"/x-journal"), Some(here));
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_guessed() {
+        let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
+        let apart = Apart::new(here);
+        apart.enter(c"/x", there, None).unwrap();
+        // As in a child that was forked while another thread held it.
+        let _held = apart.open.lock();
+        assert_eq!(base_of(&apart, c"/x-journal"), None);
+        assert_eq!(apart.enter(c"/y", there, None), None);
+    }
+}

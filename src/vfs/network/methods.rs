@@ -1,0 +1,326 @@
+//! Reading, writing and syncing a database or a journal that other machines can reach.
+
+use super::controls::x_file_control;
+use super::locks::{x_check_reserved_lock, x_lock, x_unlock};
+use super::{Health, Network, Role, may_pass, paths};
+use crate::durable::fence::Proof;
+use crate::durable::transient::{Call, passes};
+use crate::durable::unsynced::Change;
+use crate::sqlite::abi::*;
+use crate::text::PathEnd;
+use crate::vfs::file::{self, File};
+use crate::vfs::rim;
+use nix::errno::Errno;
+use std::ffi::{c_int, c_void};
+use std::slice;
+
+/// Our methods for a file whose base has `lower`; `None` if memory is out.
+pub fn over(lower: &sqlite3_io_methods) -> Option<&'static sqlite3_io_methods> {
+    file::over(
+        &sqlite3_io_methods {
+            iVersion: 1,
+            ..*lower
+        },
+        &TABLE,
+    )
+}
+
+const TABLE: sqlite3_io_methods = sqlite3_io_methods {
+    iVersion: 1,
+    xRead: Some(x_read),
+    xWrite: Some(x_write),
+    xTruncate: Some(x_truncate),
+    xSync: Some(x_sync),
+    xFileSize: Some(x_file_size),
+    xLock: Some(x_lock),
+    xUnlock: Some(x_unlock),
+    xCheckReservedLock: Some(x_check_reserved_lock),
+    xFileControl: Some(x_file_control),
+    ..file::TABLE
+};
+
+/// A method of the base's file behind `$file`, by its raw pointer.
+macro_rules! base {
+    ($network:expr, $error:expr, $method:ident($($argument:expr),*)) => {{
+        let lower = $network.lower;
+        // SAFETY: the base's file is open as long as ours is, and the arguments are SQLite's own or a part of them.
+        unsafe {
+            match (*lower).pMethods.as_ref().and_then(|methods| methods.$method) {
+                Some(method) => method(lower, $($argument),*),
+                None => $error,
+            }
+        }
+    }};
+}
+
+/// Runs a method of a file that has a [`Network`].
+macro_rules! method {
+    ($file:ident, $name:literal, $error:expr, |$network:ident| $body:expr) => {{
+        // SAFETY: SQLite calls a file's methods with that file.
+        let file = unsafe { File::of($file) };
+        rim::guard(&file.shim.sqlite, $name, $error, || match file.network() {
+            Some($network) => $body,
+            None => $error,
+        })
+    }};
+}
+
+unsafe extern "C" fn x_read(
+    file: *mut sqlite3_file,
+    out: *mut c_void,
+    size: c_int,
+    at: sqlite3_int64,
+) -> c_int {
+    method!(file, "xRead", SQLITE_IOERR_READ, |network| {
+        // SAFETY: SQLite's own buffer.
+        let into =
+            unsafe { slice::from_raw_parts_mut(out.cast(), usize::try_from(size).unwrap_or(0)) };
+        network.read(into, at)
+    })
+}
+
+unsafe extern "C" fn x_write(
+    file: *mut sqlite3_file,
+    data: *const c_void,
+    size: c_int,
+    at: sqlite3_int64,
+) -> c_int {
+    method!(file, "xWrite", SQLITE_IOERR_WRITE, |network| {
+        // SAFETY: SQLite's own data.
+        let data =
+            unsafe { slice::from_raw_parts(data.cast(), usize::try_from(size).unwrap_or(0)) };
+        network.write(at, data)
+    })
+}
+
+unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
+    method!(file, "xTruncate", SQLITE_IOERR_TRUNCATE, |network| {
+        network.truncate(size)
+    })
+}
+
+unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
+    method!(file, "xSync", SQLITE_IOERR_FSYNC, |network| network
+        .sync(flags))
+}
+
+unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut sqlite3_int64) -> c_int {
+    method!(file, "xFileSize", SQLITE_IOERR_FSTAT, |network| {
+        let ask = || base!(network, SQLITE_IOERR_FSTAT, xFileSize(size));
+        network.attempt(Call::Size, None, ask)
+    })
+}
+
+impl Network {
+    /// A reader whose lock was lost must not see a mix of two versions. A journal of which something was lost must not
+    /// be played back.
+    fn health_for_reading(&self) -> Option<Health> {
+        match (&self.role, self.ails()?) {
+            (Role::Database(_), Health::Poisoned) => None,
+            (_, health) => Some(health),
+        }
+    }
+
+    /// Also for what SQLite has not asked.
+    pub fn read(&self, into: &mut [u8], at: i64) -> c_int {
+        if let Some(health) = self.health_for_reading() {
+            self.refuse(Call::Read, health);
+            return SQLITE_IOERR_READ;
+        }
+        let code = self.attempt(Call::Read, Some(at), || {
+            let (out, size) = (into.as_mut_ptr().cast(), into.len() as c_int);
+            base!(self, SQLITE_IOERR_READ, xRead(out, size, at))
+        });
+        match code {
+            SQLITE_OK => {
+                if let Role::Database(database) = &self.role {
+                    database.counter.read(at, into);
+                }
+                code
+            }
+            // Not "database disk image is malformed".
+            SQLITE_IOERR_CORRUPTFS => SQLITE_IOERR_READ,
+            code => code,
+        }
+    }
+
+    /// Says why nothing is done.
+    pub fn refuse(&self, call: Call, health: Health) {
+        let why = match health {
+            Health::Sound => return,
+            Health::Fenced => "its lock was lost; roll back",
+            Health::Poisoned => "a sync failed before; close the connection and open it again",
+        };
+        let path = PathEnd(self.path);
+        self.shim.log(
+            SQLITE_IOERR,
+            format_args!("{call} of {path} refused: {why}"),
+        );
+    }
+
+    fn write(&self, at: i64, data: &[u8]) -> c_int {
+        if let Some(health) = self.ails() {
+            self.refuse(Call::Write, health);
+            return SQLITE_IOERR_WRITE;
+        }
+        self.believe(|belief| belief.writes(at, data));
+        let code = self.attempt(Call::Write, Some(at), || self.write_base(at, data));
+        if code == SQLITE_OK {
+            self.believe(|belief| belief.wrote(at, data));
+            self.unsynced.borrow_mut().wrote(at, data);
+        }
+        code
+    }
+
+    fn truncate(&self, size: i64) -> c_int {
+        if let Some(health) = self.ails() {
+            self.refuse(Call::Truncate, health);
+            return SQLITE_IOERR_TRUNCATE;
+        }
+        self.believe(|belief| belief.truncates(size));
+        let code = self.attempt(Call::Truncate, Some(size), || self.truncate_base(size));
+        if code == SQLITE_OK {
+            self.believe(|belief| belief.truncated(size));
+            self.unsynced.borrow_mut().truncated(size);
+        }
+        code
+    }
+
+    fn believe(&self, learn: impl FnOnce(&dyn Believes)) {
+        match &self.role {
+            Role::Database(database) => learn(&database.counter),
+            Role::Journal(journal) => learn(&journal.header),
+        }
+    }
+
+    fn sync(&self, flags: c_int) -> c_int {
+        if let Some(health) = self.ails() {
+            self.refuse(Call::Sync, health);
+            return SQLITE_IOERR_FSYNC;
+        }
+        let mut code = self.sync_base(flags);
+        if may_pass(code) {
+            code = self.sync_again(flags, code);
+        }
+        if code == SQLITE_OK {
+            self.unsynced.borrow_mut().clear();
+            code = self.sync_name();
+        }
+        code
+    }
+
+    /// What was written since the last sync is written again before each further one.
+    #[cold]
+    fn sync_again(&self, flags: c_int, mut code: c_int) -> c_int {
+        let mut episode = self.episode(Call::Sync, None);
+        let mut errno = self.errno();
+        loop {
+            if self.unsynced.borrow().overflowed() {
+                episode.failed("more is unsynced than resync_kb");
+                self.poison();
+                return code;
+            }
+            if !passes(Call::Sync, errno) || !episode.goes_on(errno) {
+                episode.failed("the data may be lost");
+                self.poison();
+                return code;
+            }
+            match self.prove(Call::Sync) {
+                Proof::Ours => {}
+                Proof::Lost(why) => {
+                    self.fence(Call::Sync, why);
+                    return code;
+                }
+                Proof::Unknown(why) => {
+                    errno = why;
+                    continue;
+                }
+            }
+            code = self.write_again();
+            if code == SQLITE_OK {
+                code = self.sync_base(flags);
+            }
+            if !may_pass(code) {
+                match code {
+                    SQLITE_OK => episode.succeeded(),
+                    _ => self.poison(),
+                }
+                return code;
+            }
+            errno = self.errno();
+        }
+    }
+
+    fn write_again(&self) -> c_int {
+        for change in self.unsynced.borrow().changes() {
+            let code = match change {
+                Change::Write { at, data } => self.write_base(at, data),
+                Change::Truncate { size } => self.truncate_base(size),
+            };
+            if code != SQLITE_OK {
+                return code;
+            }
+        }
+        SQLITE_OK
+    }
+
+    /// The name of a new journal is to be there after a crash, too.
+    fn sync_name(&self) -> c_int {
+        let Role::Journal(journal) = &self.role else {
+            return SQLITE_OK;
+        };
+        if !journal.is_new.get() {
+            return SQLITE_OK;
+        }
+        match paths::sync_directory(self, self.path) {
+            Ok(()) => {
+                journal.is_new.set(false);
+                SQLITE_OK
+            }
+            Err(errno) => {
+                Errno::set(errno);
+                SQLITE_IOERR_DIR_FSYNC
+            }
+        }
+    }
+
+    fn write_base(&self, at: i64, data: &[u8]) -> c_int {
+        let size = data.len() as c_int;
+        let data = data.as_ptr().cast();
+        base!(self, SQLITE_IOERR_WRITE, xWrite(data, size, at))
+    }
+
+    fn truncate_base(&self, size: i64) -> c_int {
+        base!(self, SQLITE_IOERR_TRUNCATE, xTruncate(size))
+    }
+
+    fn sync_base(&self, flags: c_int) -> c_int {
+        base!(self, SQLITE_IOERR_FSYNC, xSync(flags))
+    }
+}
+
+/// What is believed of a file learns of its changes; see `durable::fence`.
+trait Believes {
+    fn writes(&self, at: i64, data: &[u8]);
+    fn wrote(&self, at: i64, data: &[u8]);
+    fn truncates(&self, size: i64);
+    fn truncated(&self, size: i64);
+}
+
+impl<const AT: i64, const N: usize> Believes for crate::durable::fence::Belief<AT, N> {
+    fn writes(&self, at: i64, data: &[u8]) {
+        self.writes(at, data);
+    }
+
+    fn wrote(&self, at: i64, data: &[u8]) {
+        self.wrote(at, data);
+    }
+
+    fn truncates(&self, size: i64) {
+        self.truncates(size);
+    }
+
+    fn truncated(&self, size: i64) {
+        self.truncated(size);
+    }
+}

@@ -1,0 +1,432 @@
+//! A database that other machines can reach, and its journal: nothing is mapped, errors that pass are waited
+//! out, and what was written is kept until it is synced. See `durable` for the rules.
+//!
+//! Invariants:
+//! - What the base answers with success is passed on. What it answers with an error is tried again by the rules of
+//!   `durable`, or passed on.
+//! - A file whose lock was lost ([`Health::Fenced`]) changes nothing any more until the lock is given back; one of
+//!   which a sync has failed for good ([`Health::Poisoned`]) changes nothing any more.
+//! - The methods are those of SQLite's iVersion 1: there is no `xShmMap` and no `xFetch`.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `methods` | reading, writing, syncing |
+//! | `locks` | locking, and what is to be seen under a lock |
+//! | `controls` | file controls: what is not offered here |
+//! | `paths` | journals by their names: looking, making, deleting |
+//! | `open` | opening, and what is said about the ground |
+//! | `convert` | a WAL database becomes a rollback database |
+
+pub use convert::options as converting;
+
+pub mod controls;
+mod convert;
+pub mod locks;
+pub mod methods;
+pub mod open;
+pub mod paths;
+
+use super::Shim;
+use super::memory::try_box;
+use crate::Options;
+use crate::durable::coherence::Freshness;
+use crate::durable::descriptor::{Descriptor, Identity, status_at};
+use crate::durable::episode::Episode;
+use crate::durable::fence::{Counter, JournalHeader, Proof};
+use crate::durable::transient::{Call, passes};
+use crate::durable::unsynced::Unsynced;
+use crate::sqlite::abi::*;
+use nix::errno::Errno;
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, c_int};
+use std::os::fd::OwnedFd;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+/// Whether a file can still be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    Sound,
+    /// The lock was lost, until it is given back.
+    Fenced,
+    /// Written data was lost, until the file is closed.
+    Poisoned,
+}
+
+/// What the environment and the URI say about this file.
+#[derive(Clone, Copy)]
+pub struct Policy {
+    /// How long one call is tried again, in nanoseconds.
+    retry: u64,
+    /// How much unsynced data is kept, in bytes.
+    resync: usize,
+}
+
+impl Policy {
+    /// A metadata server fails over in less than half a minute.
+    const RETRY_MS: u32 = 30_000;
+    /// Larger transactions than that are rare, and memory is not.
+    const RESYNC_KB: u32 = 65_536;
+
+    fn of(options: &Options) -> Policy {
+        let retry = u64::from(options.retry_ms.unwrap_or(Self::RETRY_MS)) * 1_000_000;
+        let resync = options.resync_kb.unwrap_or(Self::RESYNC_KB) as usize * 1024;
+        Policy {
+            retry,
+            resync: if retry == 0 { 0 } else { resync },
+        }
+    }
+}
+
+/// What is known of an open file. SQLite uses a file in one thread at a time; only `level` is read by others.
+pub struct Network {
+    shim: &'static Shim,
+    lower: *mut sqlite3_file,
+    /// Of the stock VFS's file; others tell none.
+    descriptor: Option<Descriptor>,
+    path: &'static CStr,
+    policy: Policy,
+    unsynced: RefCell<Unsynced>,
+    health: Cell<Health>,
+    role: Role,
+}
+
+/// What the file is.
+enum Role {
+    Database(Database),
+    Journal(Journal),
+}
+
+pub struct Database {
+    /// SQLITE_LOCK_*, for [`super::apart`].
+    level: AtomicI32,
+    counter: Counter,
+    freshness: Freshness,
+    /// The journal that this transaction has opened for writing, as long as the turn lasts.
+    journal: Cell<Option<Identity>>,
+    /// The same, as long as it is open.
+    open_journal: Cell<Option<NonNull<Network>>>,
+    /// Names are asked of the server by an attempt to make them; see `durable::coherence`.
+    asks_by_making: bool,
+    /// Its attributes are fetched under each lock, where that helps against cached names.
+    directory: Option<OwnedFd>,
+}
+
+pub struct Journal {
+    /// Whose it is; `None` if it is only looked at.
+    database: Option<NonNull<Network>>,
+    /// Its name is nobody else's, so it needs no lock.
+    is_super: bool,
+    header: JournalHeader,
+    /// It was made by us, and its directory is not synced yet.
+    is_new: Cell<bool>,
+}
+
+impl Network {
+    /// `None` if memory is out.
+    fn new(
+        shim: &'static Shim,
+        lower: *mut sqlite3_file,
+        descriptor: Option<Descriptor>,
+        path: &'static CStr,
+        policy: Policy,
+        role: Role,
+    ) -> Option<NonNull<Network>> {
+        let network = try_box(Network {
+            shim,
+            lower,
+            descriptor,
+            path,
+            policy,
+            unsynced: RefCell::new(Unsynced::new(policy.resync)),
+            health: Cell::new(Health::Sound),
+            role,
+        })?;
+        Some(NonNull::from(Box::leak(network)))
+    }
+
+    /// The file is closed.
+    ///
+    /// # Safety
+    /// It came from [`Network::new`] and is not used any more.
+    pub unsafe fn free(network: NonNull<Network>) {
+        // SAFETY: the caller's promise.
+        let network = unsafe { Box::from_raw(network.as_ptr()) };
+        if let Role::Journal(Journal {
+            database: Some(database),
+            ..
+        }) = &network.role
+        {
+            // SAFETY: SQLite closes a journal before its database (sqlite3PagerClose).
+            let database = unsafe { database.as_ref() };
+            if let Some(database) = database.database() {
+                database.open_journal.set(None);
+            }
+        }
+    }
+
+    fn database(&self) -> Option<&Database> {
+        match &self.role {
+            Role::Database(database) => Some(database),
+            Role::Journal(_) => None,
+        }
+    }
+
+    /// The database whose turn allows changes to this file.
+    fn owner(&self) -> Option<&Network> {
+        match &self.role {
+            Role::Database(_) => Some(self),
+            // SAFETY: as in `free`.
+            Role::Journal(journal) => journal.database.map(|owner| unsafe { owner.as_ref() }),
+        }
+    }
+
+    /// Whether its connection may write now, for those who come by a path.
+    pub fn has_the_turn(&self) -> bool {
+        let level = |database: &Database| database.level.load(Ordering::Relaxed);
+        self.database()
+            .is_some_and(|database| level(database) >= SQLITE_LOCK_RESERVED)
+    }
+
+    /// Why nothing is to be changed any more, if so.
+    fn ails(&self) -> Option<Health> {
+        let owner = self
+            .owner()
+            .map_or(Health::Sound, |owner| owner.health.get());
+        let sound = |health: &Health| *health != Health::Sound;
+        Some(self.health.get())
+            .filter(sound)
+            .or(Some(owner).filter(sound))
+    }
+
+    /// The lock was lost: nothing more of this transaction.
+    fn fence(&self, call: Call, why: &'static str) {
+        let owner = self.owner().unwrap_or(self);
+        if owner.health.get() == Health::Sound {
+            owner.health.set(Health::Fenced);
+        }
+        owner.shim.log(
+            SQLITE_IOERR,
+            format_args!(
+                "lost the lock of {} ({why}); {call} is not made again, the transaction ends",
+                crate::text::PathEnd(owner.path)
+            ),
+        );
+    }
+
+    /// Data was lost: nothing is written any more.
+    fn poison(&self) {
+        self.health.set(Health::Poisoned);
+        self.shim.log(
+            SQLITE_IOERR_FSYNC,
+            format_args!(
+                "{} is not written to any more: a sync failed, and what it would have saved may be lost; \
+                 close the connection and open it again",
+                crate::text::PathEnd(self.path)
+            ),
+        );
+    }
+
+    /// The errno of the base's last failure.
+    fn errno(&self) -> Errno {
+        let mut errno: c_int = 0;
+        self.control(SQLITE_FCNTL_LAST_ERRNO, ptr::from_mut(&mut errno).cast());
+        Errno::from_raw(errno)
+    }
+
+    /// SQLITE_LOCK_*: what the base has in its books.
+    fn lock_state(&self) -> c_int {
+        let mut level: c_int = SQLITE_LOCK_NONE;
+        self.control(SQLITE_FCNTL_LOCKSTATE, ptr::from_mut(&mut level).cast());
+        level
+    }
+
+    fn control(&self, op: c_int, argument: *mut std::ffi::c_void) -> c_int {
+        // SAFETY: the base's file is open as long as ours is; the argument is what `op` has.
+        unsafe {
+            match (*self.lower).pMethods.as_ref().and_then(|m| m.xFileControl) {
+                Some(x_file_control) => x_file_control(self.lower, op, argument),
+                None => SQLITE_NOTFOUND,
+            }
+        }
+    }
+
+    fn episode(&self, call: Call, at: Option<i64>) -> Episode<'_> {
+        Episode::new(&self.shim.sqlite, self.path, (call, at), self.policy.retry)
+    }
+
+    /// Makes a call of the base's, and makes it again for as long as its error passes.
+    fn attempt(&self, call: Call, at: Option<i64>, mut make: impl FnMut() -> c_int) -> c_int {
+        match make() {
+            code if may_pass(code) => self.attempt_again(call, at, code, &mut make),
+            code => code,
+        }
+    }
+
+    #[cold]
+    fn attempt_again(
+        &self,
+        call: Call,
+        at: Option<i64>,
+        mut code: c_int,
+        make: &mut dyn FnMut() -> c_int,
+    ) -> c_int {
+        let mut episode = self.episode(call, at);
+        let mut errno = self.errno();
+        loop {
+            if !passes(call, errno) {
+                episode.failed("this error does not pass");
+                return code;
+            }
+            if !episode.goes_on(errno) {
+                episode.failed("raise retry_ms, or see to the file system");
+                return code;
+            }
+            match self.prove(call) {
+                Proof::Ours => {}
+                Proof::Lost(why) => {
+                    self.fence(call, why);
+                    return code;
+                }
+                Proof::Unknown(why) => {
+                    errno = why;
+                    continue;
+                }
+            }
+            code = make();
+            if !may_pass(code) {
+                episode.succeeded();
+                return code;
+            }
+            errno = self.errno();
+        }
+    }
+
+    /// A call of our own, about a name, made again for as long as its error passes.
+    fn look<T>(&self, call: Call, mut make: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+        look(self.episode(call, None), &mut make)
+    }
+
+    /// Whether the lock is still ours; see `durable::fence`.
+    fn prove(&self, call: Call) -> Proof {
+        if crate::inject::no_fence() {
+            return Proof::Ours;
+        }
+        match &self.role {
+            Role::Database(database) => self.prove_database(database, call),
+            Role::Journal(journal) => match self.owner() {
+                Some(owner) => owner.prove(call),
+                None if call.changes() && !journal.is_super => Proof::Lost("no lock is held"),
+                None => Proof::Ours,
+            },
+        }
+    }
+
+    fn prove_database(&self, database: &Database, call: Call) -> Proof {
+        let level = self.lock_state();
+        if level == SQLITE_LOCK_NONE && !call.changes() {
+            return Proof::Ours;
+        }
+        let Some(descriptor) = self.descriptor.filter(|_| level != SQLITE_LOCK_NONE) else {
+            return Proof::Lost("nothing proves that it is ours");
+        };
+        let again = descriptor.lock_again(level);
+        if matches!(again, Err(Errno::EAGAIN | Errno::EACCES)) {
+            return Proof::Lost("another process has it");
+        }
+        let proof = again.and_then(|()| {
+            let status = descriptor.status()?;
+            let is_at_its_path = match status_at(self.path) {
+                Ok(there) => there.identity == status.identity,
+                Err(Errno::ENOENT) => false,
+                Err(errno) => return Err(errno),
+            };
+            if status.links == 0 || !is_at_its_path {
+                return Ok(Proof::Lost("another file is at its path"));
+            }
+            descriptor.drop_pages();
+            let mut counter = [0; 4];
+            let length = descriptor.read_at(&mut counter, 24)?;
+            if !database.counter.holds(&counter[..length]) {
+                return Ok(Proof::Lost("another process has written"));
+            }
+            if level >= SQLITE_LOCK_RESERVED {
+                self.prove_journal(database, call)
+            } else if self.has_hot_journal(descriptor)? {
+                Ok(Proof::Lost("there is a hot journal"))
+            } else {
+                Ok(Proof::Ours)
+            }
+        });
+        match proof {
+            Ok(proof) => proof,
+            Err(errno) if passes(Call::Look, errno) || errno == Errno::ENOLCK => {
+                Proof::Unknown(errno)
+            }
+            Err(_) => Proof::Lost("nothing proves that it is ours"),
+        }
+    }
+
+    /// A writer's journal is as this transaction has left it.
+    fn prove_journal(&self, database: &Database, call: Call) -> nix::Result<Proof> {
+        let Some(identity) = database.journal.get() else {
+            return Ok(Proof::Ours);
+        };
+        match paths::of_journal(self.path, status_at) {
+            Ok(there) if there.identity == identity => {}
+            // It was to be deleted, and that may have been done.
+            Err(Errno::ENOENT) if call == Call::Delete => {}
+            Ok(_) | Err(Errno::ENOENT) => return Ok(Proof::Lost("the journal is another's")),
+            Err(errno) => return Err(errno),
+        }
+        // SAFETY: it is taken out when the journal is closed.
+        let open = database
+            .open_journal
+            .get()
+            .map(|open| unsafe { open.as_ref() });
+        if let Some(Network {
+            role: Role::Journal(journal),
+            descriptor: Some(descriptor),
+            ..
+        }) = open
+        {
+            descriptor.status()?;
+            descriptor.drop_pages();
+            let mut header = [0; 28];
+            let length = descriptor.read_at(&mut header, 0)?;
+            if !journal.header.holds(&header[..length]) {
+                return Ok(Proof::Lost("the journal was overwritten"));
+            }
+        }
+        Ok(Proof::Ours)
+    }
+
+    /// As `hasHotJournal` has it.
+    fn has_hot_journal(&self, descriptor: Descriptor) -> nix::Result<bool> {
+        Ok(paths::of_journal(self.path, paths::begins_a_journal)? && !descriptor.is_reserved()?)
+    }
+}
+
+/// Makes a call for as long as its error passes.
+fn look<T>(mut episode: Episode<'_>, make: &mut dyn FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match make() {
+            Err(errno) if passes(episode.call(), errno) => {
+                if !episode.goes_on(errno) {
+                    episode.failed("raise retry_ms, or see to the file system");
+                    return Err(errno);
+                }
+            }
+            result => {
+                episode.succeeded();
+                return result;
+            }
+        }
+    }
+}
+
+/// Whether the base answers so if a system call has failed. (SQLITE_FULL is none: there is no room.)
+fn may_pass(code: c_int) -> bool {
+    let is_error = matches!(code & 0xff, SQLITE_IOERR | SQLITE_CANTOPEN);
+    is_error && code != SQLITE_IOERR_SHORT_READ && code != SQLITE_IOERR_NOMEM
+}

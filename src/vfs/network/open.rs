@@ -1,0 +1,334 @@
+//! Opening a database that other machines can reach, and its journals.
+
+use super::{Database, Journal, Network, Policy, Role, convert, may_pass, methods, paths};
+use crate::Options;
+use crate::durable::coherence::Freshness;
+use crate::durable::descriptor::{Descriptor, status_at};
+use crate::durable::episode::Episode;
+use crate::durable::fence::{Counter, JournalHeader};
+use crate::durable::transient::{Call, passes};
+use crate::filesystem::{Ground, Kind, Locks};
+use crate::sqlite::abi::*;
+use crate::text::PathEnd;
+use crate::vfs::Shim;
+use crate::vfs::open::Room;
+use nix::errno::Errno;
+use std::cell::Cell;
+use std::ffi::{CStr, c_char, c_int};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+/// What is opened.
+#[derive(Clone, Copy)]
+pub struct Request {
+    pub shim: &'static Shim,
+    pub base: NonNull<sqlite3_vfs>,
+    pub room: Room,
+    /// SQLite keeps it until xClose.
+    pub path: &'static CStr,
+    pub flags: c_int,
+}
+
+/// The methods of the file that was opened, and what is known of it.
+pub type Opened = (&'static sqlite3_io_methods, Option<NonNull<Network>>);
+
+/// Says what is wrong with the ground. `false`: too much.
+pub fn judge(shim: &Shim, ground: &Ground, path: &CStr) -> bool {
+    match (ground.locks, ground.kind) {
+        (Locks::Shared, _) => true,
+        (Locks::NodeLocal(_), _) | (Locks::Missing(_), Kind::Local) => {
+            if is_news(ground) {
+                shim.log(SQLITE_WARNING, format_args!("{ground}"));
+            }
+            true
+        }
+        (Locks::Missing(_), Kind::Network) => {
+            let path = PathEnd(path);
+            shim.log(SQLITE_CANTOPEN, format_args!("{ground} ({path})"));
+            false
+        }
+    }
+}
+
+/// Whether this was not yet said in this process.
+fn is_news(ground: &Ground) -> bool {
+    static SAID: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+    let mut hasher = DefaultHasher::new();
+    crate::text::Text::new(ground).as_str().hash(&mut hasher);
+    let hash = hasher.finish() | 1;
+    for said in &SAID {
+        match said.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(other) if other == hash => return false,
+            Err(_) => {}
+        }
+    }
+    false
+}
+
+/// Opens a database.
+///
+/// # Safety
+/// The request is that of `xOpen`, and `out_flags` what it has.
+pub unsafe fn database(
+    request: Request,
+    options: &Options,
+    ground: &Ground,
+    out_flags: *mut c_int,
+) -> Result<Opened, c_int> {
+    let Request {
+        shim,
+        base,
+        room,
+        path,
+        flags,
+    } = request;
+    let policy = Policy::of(options);
+    // SAFETY: the caller's promise.
+    let opened = unsafe { open_base(request, policy, flags)? };
+    let mut zero: sqlite3_int64 = 0;
+    // Whatever the compile-time default is: a hint about its size would make the base map it (fcntlSizeHint).
+    // SAFETY: the file is open, and the argument is what this file control has.
+    unsafe {
+        let methods = (*room.lower).pMethods.as_ref().ok_or(SQLITE_CANTOPEN)?;
+        if let Some(x_file_control) = methods.xFileControl {
+            x_file_control(room.lower, SQLITE_FCNTL_MMAP_SIZE, (&raw mut zero).cast());
+        }
+    }
+    // SAFETY: the base has opened it.
+    let descriptor = unsafe { descriptor_of(base, room.lower) };
+    let episode = || Episode::new(&shim.sqlite, path, (Call::Look, None), policy.retry);
+    let is_it = |descriptor: &Descriptor| {
+        let there = super::look(episode(), &mut || status_at(path));
+        let open = super::look(episode(), &mut || descriptor.status());
+        matches!((there, open), (Ok(there), Ok(open)) if there.identity == open.identity)
+    };
+    let descriptor = descriptor.filter(is_it);
+    let asks_by_making = keeps_absences(ground.name.as_str());
+    let directory = match asks_by_making || descriptor.is_none() {
+        true => None,
+        false => super::look(episode(), &mut || paths::open_directory(path)).ok(),
+    };
+    let role = Role::Database(Database {
+        level: AtomicI32::new(SQLITE_LOCK_NONE),
+        counter: Counter::default(),
+        freshness: Freshness::default(),
+        journal: Cell::new(None),
+        open_journal: Cell::new(None),
+        asks_by_making,
+        directory,
+    });
+    // SAFETY: the base's file is open.
+    let (methods, made) = unsafe { wrap(request, descriptor, policy, role)? };
+    // SAFETY: it was made just now.
+    let network = unsafe { made.as_ref() };
+    if let Err(code) = convert::if_wal(network, options, ground, opened) {
+        // SAFETY: nobody else has it.
+        unsafe { Network::free(made) };
+        return Err(code);
+    }
+    if !out_flags.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { *out_flags = opened };
+    }
+    Ok((methods, Some(made)))
+}
+
+/// Whether "there is no such file" is believed for a time whatever the directory says, by the file system's type.
+fn keeps_absences(kind: &str) -> bool {
+    let is_smb = matches!(kind, "cifs" | "smb3" | "smb2" | "smbfs");
+    is_smb || kind.starts_with("fuse") || kind == "virtiofs"
+}
+
+/// Opens a journal, a super-journal or (while it is converted) the WAL of `owner`'s.
+///
+/// # Safety
+/// The request is that of `xOpen`, and `out_flags` what it has; `owner` is open.
+pub unsafe fn journal(
+    request: Request,
+    owner: NonNull<Network>,
+    out_flags: *mut c_int,
+) -> Result<Opened, c_int> {
+    // SAFETY: the caller's promise.
+    let network = unsafe { owner.as_ref() };
+    let (path, flags, policy) = (request.path, request.flags, network.policy);
+    let is_journal = flags & SQLITE_OPEN_MAIN_JOURNAL != 0;
+    let is_super = flags & SQLITE_OPEN_SUPER_JOURNAL != 0;
+    // Who only looks whether it is hot has no turn. A super-journal's name is nobody else's.
+    let writes = !is_super && flags & SQLITE_OPEN_READWRITE != 0 && network.has_the_turn();
+    if writes && let Some(health) = network.ails() {
+        network.refuse(Call::Create, health);
+        return Err(SQLITE_CANTOPEN);
+    }
+    let makes = flags & SQLITE_OPEN_CREATE != 0 && network.descriptor.is_some();
+    let mut made = None;
+    if makes {
+        made = Some(paths::make(network, path).map_err(|errno| cannot_make(network, path, errno))?);
+    }
+    if flags & SQLITE_OPEN_EXCLUSIVE != 0 && made.is_some_and(|made| !made.is_new) {
+        return Err(SQLITE_CANTOPEN);
+    }
+    // The base would sync the directory once, and take no notice of an error: see `sync_name`.
+    let made_already = SQLITE_OPEN_CREATE | SQLITE_OPEN_EXCLUSIVE;
+    let flags = if makes { flags & !made_already } else { flags };
+    // SAFETY: the caller's promise.
+    let opened = unsafe { open_base(request, policy, flags)? };
+    // SAFETY: the base has opened it; what holds for its databases holds for its journals.
+    let descriptor = unsafe { descriptor_of(request.base, request.room.lower) };
+    let descriptor = descriptor.filter(|_| network.descriptor.is_some());
+    let role = Role::Journal(Journal {
+        database: writes.then_some(owner),
+        is_super,
+        header: JournalHeader::default(),
+        is_new: Cell::new(made.is_some_and(|made| made.is_new)),
+    });
+    // SAFETY: the base's file is open.
+    let (methods, journal) = unsafe { wrap(request, descriptor, policy, role)? };
+    if let (Some(database), Some(descriptor)) = (network.database(), descriptor) {
+        let status = super::look(network.episode(Call::Size, None), &mut || {
+            descriptor.status_cached()
+        });
+        match (status, made) {
+            (Ok(status), Some(made)) if made.is_new => made.give(descriptor, &status),
+            _ => {}
+        }
+        if writes && is_journal {
+            // Without it there is no proof, see `prove_journal`: one that is never at its path.
+            database
+                .journal
+                .set(Some(status.map(|s| s.identity).unwrap_or_default()));
+            database.open_journal.set(Some(journal));
+        }
+    }
+    if !out_flags.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { *out_flags = opened };
+    }
+    Ok((methods, Some(journal)))
+}
+
+fn cannot_make(network: &Network, path: &CStr, errno: Errno) -> c_int {
+    network.shim.log(
+        SQLITE_CANTOPEN,
+        format_args!("cannot make {}: {}", PathEnd(path), errno.desc()),
+    );
+    Errno::set(errno);
+    match errno {
+        // As unixOpen has it.
+        Errno::EACCES => SQLITE_READONLY_DIRECTORY,
+        _ => SQLITE_CANTOPEN,
+    }
+}
+
+/// Has the base open the file, for as long as the error passes. The flags with which it is open.
+///
+/// # Safety
+/// The request is that of `xOpen`.
+unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_int, c_int> {
+    let Request {
+        shim,
+        base,
+        room,
+        path,
+        ..
+    } = request;
+    let mut episode = Episode::new(&shim.sqlite, path, (Call::Open, None), policy.retry);
+    loop {
+        let mut opened = flags;
+        // SAFETY: the base gets its own VFS pointer, room for its own file, and SQLite's arguments.
+        let code = unsafe {
+            (*room.lower).pMethods = std::ptr::null();
+            match (*base.as_ptr()).xOpen {
+                Some(x_open) => {
+                    x_open(base.as_ptr(), path.as_ptr(), room.lower, flags, &mut opened)
+                }
+                None => SQLITE_CANTOPEN,
+            }
+        };
+        let errno = match code {
+            SQLITE_OK if is_as_asked(flags, opened) => None,
+            // unixOpen takes any error for "it may only be read", and tries that.
+            SQLITE_OK => match paths::is_writable(path) {
+                Ok(false) => None,
+                Ok(true) => Some(Errno::EIO),
+                Err(errno) => Some(errno),
+            },
+            code if may_pass(code) => Some(Errno::last()),
+            code => return Err(code),
+        };
+        let Some(errno) = errno else {
+            episode.succeeded();
+            return Ok(opened);
+        };
+        // SAFETY: a file whose pMethods are set is to be closed, even if its xOpen failed.
+        unsafe {
+            if let Some(x_close) = (*room.lower).pMethods.as_ref().and_then(|m| m.xClose) {
+                x_close(room.lower);
+                (*room.lower).pMethods = std::ptr::null();
+            }
+        }
+        if !passes(Call::Open, errno) || !episode.goes_on(errno) {
+            episode.failed("it cannot be opened");
+            Errno::set(errno);
+            return Err(if code == SQLITE_OK {
+                SQLITE_CANTOPEN
+            } else {
+                code
+            });
+        }
+    }
+}
+
+/// Whether a file that was to be written to can be.
+fn is_as_asked(flags: c_int, opened: c_int) -> bool {
+    flags & SQLITE_OPEN_READWRITE == 0 || opened & SQLITE_OPEN_READONLY == 0
+}
+
+/// # Safety
+/// The base's file is open.
+unsafe fn wrap(
+    request: Request,
+    descriptor: Option<Descriptor>,
+    policy: Policy,
+    role: Role,
+) -> Result<(&'static sqlite3_io_methods, NonNull<Network>), c_int> {
+    // SAFETY: xOpen has set them, and they stay as long as the file is open.
+    let lower = unsafe { (*request.room.lower).pMethods.as_ref() }.ok_or(SQLITE_CANTOPEN)?;
+    let methods = methods::over(lower).ok_or(SQLITE_NOMEM)?;
+    let lower = request.room.lower;
+    let network = Network::new(request.shim, lower, descriptor, request.path, policy, role);
+    Ok((methods, network.ok_or(SQLITE_NOMEM)?))
+}
+
+/// The descriptor of a file of the stock VFS.
+///
+/// SQLite tells nobody, but `unixFile` has had it at the same place since 3.7.0: behind the methods, the VFS and
+/// the inode. It is looked at only in a file of the VFS named "unix" that says of itself to be one; whether it
+/// then is the right file, the caller asks the file system.
+///
+/// # Safety
+/// `file` was opened by `base`.
+unsafe fn descriptor_of(
+    base: NonNull<sqlite3_vfs>,
+    file: *const sqlite3_file,
+) -> Option<Descriptor> {
+    #[repr(C)]
+    struct UnixFile {
+        methods: *const sqlite3_io_methods,
+        vfs: *const sqlite3_vfs,
+        inode: *const u8,
+        descriptor: RawFd,
+    }
+    // SAFETY: a VFS on SQLite's list; its files have szOsFile bytes.
+    unsafe {
+        let is_unix = CStr::from_ptr(base.as_ref().zName.cast::<c_char>()) == c"unix";
+        if !is_unix || (base.as_ref().szOsFile as usize) < size_of::<UnixFile>() {
+            return None;
+        }
+        let file = &*file.cast::<UnixFile>();
+        let is_its = std::ptr::eq(file.vfs, base.as_ptr()) && file.descriptor > 2;
+        is_its.then(|| Descriptor::new(file.descriptor))
+    }
+}

@@ -1,0 +1,264 @@
+//! Journals by their names: looking for one, making it, deleting it.
+//!
+//! The stock VFS takes *any* error of `stat` for "no such file" (`unixAccess`): a hot journal is overlooked then, and
+//! half a transaction is read. So names are looked at here. Journals are never SQLite's locked file, so that they may
+//! be opened and closed.
+
+use super::{Network, look};
+use crate::durable::descriptor::{Descriptor, Status, status, status_at};
+use crate::durable::fence::Proof;
+use crate::durable::transient::{Call, passes};
+use crate::sqlite::abi::*;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag};
+use nix::unistd::{AccessFlags, LinkatFlags};
+use std::ffi::{CStr, c_int};
+use std::os::fd::AsRawFd;
+
+/// PATH_MAX.
+const PATH: usize = 4096;
+
+/// Calls `with` with the path of the journal of the database at `path`.
+pub fn of_journal<T>(path: &CStr, with: impl FnOnce(&CStr) -> nix::Result<T>) -> nix::Result<T> {
+    beside(path.to_bytes(), b"-journal", with)
+}
+
+/// Calls `with` with the path of the WAL of the database at `path`.
+pub fn of_wal<T>(path: &CStr, with: impl FnOnce(&CStr) -> nix::Result<T>) -> nix::Result<T> {
+    beside(path.to_bytes(), b"-wal", with)
+}
+
+/// Calls `with` with the path of the directory of `path`.
+pub fn of_directory<T>(path: &CStr, with: impl FnOnce(&CStr) -> nix::Result<T>) -> nix::Result<T> {
+    let path = path.to_bytes();
+    match path.iter().rposition(|&byte| byte == b'/') {
+        None => with(c"."),
+        Some(0) => with(c"/"),
+        Some(slash) => beside(&path[..slash], b"", with),
+    }
+}
+
+fn beside<T>(
+    path: &[u8],
+    suffix: &[u8],
+    with: impl FnOnce(&CStr) -> nix::Result<T>,
+) -> nix::Result<T> {
+    let mut whole = [0; PATH];
+    let length = path.len() + suffix.len();
+    let place = whole.get_mut(..length).ok_or(Errno::ENAMETOOLONG)?;
+    place[..path.len()].copy_from_slice(path);
+    place[path.len()..].copy_from_slice(suffix);
+    with(CStr::from_bytes_until_nul(&whole).map_err(|_| Errno::ENAMETOOLONG)?)
+}
+
+/// Whether there is a file at `path` whose first byte is not zero, as `hasHotJournal` has it.
+pub fn begins_a_journal(path: &CStr) -> nix::Result<bool> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = match nix::fcntl::open(path, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(false),
+        file => file?,
+    };
+    let mut first = [0];
+    let read = nix::sys::uio::pread(&file, &mut first, 0)?;
+    Ok(read == 1 && first[0] != 0)
+}
+
+/// What the server says of `path`. With `asks_by_making`, "there is none" is not what a cache says; see
+/// `durable::coherence`.
+fn fresh_status(path: &CStr, asks_by_making: bool) -> nix::Result<Status> {
+    // Never done: a directory has one name only.
+    match nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty()) {
+        Err(errno) if passes(Call::Look, errno) => Err(errno),
+        Err(Errno::EEXIST) => status_at(path),
+        _ if asks_by_making => Err(Errno::ENOENT),
+        _ => status_at(path),
+    }
+}
+
+/// `xAccess` for a file of the database: SQLITE_ACCESS_EXISTS is false for an empty one, too (`unixAccess`).
+pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_int> {
+    let asks_by_making = network.database().is_some_and(|d| d.asks_by_making);
+    let is_journal = path.to_bytes().ends_with(b"-journal");
+    let episode = crate::durable::episode::Episode::new(
+        &network.shim.sqlite,
+        path,
+        (Call::Look, None),
+        network.policy.retry,
+    );
+    let found = look(episode, &mut || {
+        if flags != SQLITE_ACCESS_EXISTS {
+            let all = AccessFlags::R_OK | AccessFlags::W_OK;
+            return nix::unistd::access(path, all).map(|()| true);
+        }
+        if is_journal {
+            return fresh_status(path, asks_by_making).map(|s| !s.is_file() || s.size > 0);
+        }
+        let found = nix::sys::stat::stat(path)?;
+        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+        Ok(kind != SFlag::S_IFREG || found.st_size > 0)
+    });
+    match found {
+        Ok(there) => Ok(there),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
+        Err(Errno::EACCES | Errno::EROFS | Errno::EPERM) if flags != SQLITE_ACCESS_EXISTS => {
+            Ok(false)
+        }
+        Err(errno) => {
+            Errno::set(errno);
+            Err(SQLITE_IOERR_ACCESS)
+        }
+    }
+}
+
+/// A journal that is there now.
+#[derive(Clone, Copy)]
+pub struct Made {
+    /// It was not there before.
+    pub is_new: bool,
+    database: Status,
+}
+
+impl Made {
+    /// Gives it the database's mode and owner: whoever may use the one needs the other.
+    pub fn give(&self, journal: Descriptor, found: &Status) {
+        let database = &self.database;
+        if database.mode & 0o777 != found.mode & 0o777 || database.owner != found.owner {
+            journal.adopt(database.mode, database.owner);
+        }
+    }
+}
+
+/// Makes a journal, as `findCreateFileMode` and `robust_open` do, but this can be tried again.
+pub fn make(network: &Network, path: &CStr) -> nix::Result<Made> {
+    let descriptor = network.descriptor.ok_or(Errno::EBADF)?;
+    let database = network.look(Call::Size, || descriptor.status_cached())?;
+    let mode = Mode::from_bits_truncate(database.mode & 0o777);
+    let mut tried = false;
+    let is_new = network.look(Call::Create, || {
+        let made = nix::sys::stat::mknod(path, SFlag::S_IFREG, mode, 0);
+        let again = std::mem::replace(&mut tried, true);
+        match made {
+            Ok(()) => Ok(true),
+            // Perhaps it was us, the first time.
+            Err(Errno::EEXIST) => Ok(again),
+            Err(errno) => Err(errno),
+        }
+    })?;
+    Ok(Made { is_new, database })
+}
+
+/// `xDelete` for a file of the database. Of a journal it is the commit.
+pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
+    if let Some(health) = network.ails() {
+        network.refuse(Call::Delete, health);
+        return SQLITE_IOERR_DELETE;
+    }
+    let mut episode = crate::durable::episode::Episode::new(
+        &network.shim.sqlite,
+        path,
+        (Call::Delete, None),
+        network.policy.retry,
+    );
+    let mut failed = false;
+    loop {
+        match nix::unistd::unlink(path) {
+            Ok(()) => break,
+            // Stock says so even of the first attempt (SQLITE_IOERR_DELETE_NOENT), and SQLite does not mind.
+            Err(Errno::ENOENT) if failed => break,
+            Err(Errno::ENOENT) => return SQLITE_IOERR_DELETE_NOENT,
+            Err(mut errno) => {
+                failed = true;
+                loop {
+                    if !passes(Call::Delete, errno) || !episode.goes_on(errno) {
+                        episode.failed("it may be deleted or not");
+                        Errno::set(errno);
+                        return SQLITE_IOERR_DELETE;
+                    }
+                    match network.prove(Call::Delete) {
+                        Proof::Ours => break,
+                        Proof::Lost(why) => {
+                            network.fence(Call::Delete, why);
+                            return SQLITE_IOERR_DELETE;
+                        }
+                        Proof::Unknown(why) => errno = why,
+                    }
+                }
+            }
+        }
+    }
+    if failed {
+        episode.succeeded();
+    }
+    // After a failure, who knows whether the server remembers.
+    if (sync || failed) && sync_directory(network, path).is_err() {
+        return SQLITE_IOERR_DIR_FSYNC;
+    }
+    SQLITE_OK
+}
+
+/// Syncs the directory of `path`. Where that cannot be done at all it is not needed either, or stock does not do it.
+pub fn sync_directory(network: &Network, path: &CStr) -> nix::Result<()> {
+    let synced = of_directory(path, |directory| {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        network.look(Call::SyncDirectory, || {
+            let directory = nix::fcntl::open(directory, flags, Mode::empty())?;
+            nix::unistd::fsync(&directory)
+        })
+    });
+    match synced {
+        Err(errno) if passes(Call::SyncDirectory, errno) => Err(errno),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the database is still the file at its path: SQLITE_FCNTL_HAS_MOVED, where stock takes any error of `stat`
+/// for "no" (`fileHasMoved`), and SQLite then for "attempt to write a readonly database".
+pub fn has_moved(network: &Network) -> Result<bool, c_int> {
+    let Some(descriptor) = network.descriptor else {
+        return Ok(false);
+    };
+    let moved = network.look(Call::Look, || {
+        let there = match status_cached(network.path) {
+            Err(Errno::ENOENT) => return Ok(true),
+            there => there?,
+        };
+        Ok(there != descriptor.status_cached()?.identity.inode)
+    });
+    moved.map_err(|errno| {
+        Errno::set(errno);
+        SQLITE_IOERR_FSTAT
+    })
+}
+
+fn status_cached(path: &CStr) -> nix::Result<u64> {
+    nix::sys::stat::stat(path).map(|found| found.st_ino as u64)
+}
+
+/// Fetches the attributes of the database's directory.
+pub fn refresh_directory(network: &Network) -> nix::Result<()> {
+    match network.database().and_then(|d| d.directory.as_ref()) {
+        Some(directory) => status(directory.as_raw_fd(), c"").map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// A descriptor of the directory that only leads to it.
+pub fn open_directory(path: &CStr) -> nix::Result<std::os::fd::OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    of_directory(path, |directory| {
+        nix::fcntl::open(directory, flags, Mode::empty())
+    })
+}
+
+/// Whether `path` may be written to, whatever has become of the attempt to open it.
+pub fn is_writable(path: &CStr) -> nix::Result<bool> {
+    let flags = AtFlags::AT_EACCESS;
+    match nix::unistd::faccessat(AT_FDCWD, path, AccessFlags::W_OK, flags) {
+        Ok(()) => Ok(true),
+        Err(Errno::EACCES | Errno::EROFS | Errno::EPERM | Errno::ENOENT | Errno::ETXTBSY) => {
+            Ok(false)
+        }
+        Err(errno) => Err(errno),
+    }
+}
