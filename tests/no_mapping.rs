@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use worker::{STOCK, Worker, maps, tested};
+use worker::process::maps;
+use worker::{STOCK, Worker, tested};
 
 #[test]
 fn worker_process() {

@@ -7,8 +7,8 @@
 #![allow(dead_code)]
 
 #[path = "worker/process.rs"]
-mod process;
-pub use process::{maps, serve};
+pub mod process;
+pub use process::serve;
 
 use crate::support::encoded;
 use std::fmt;

@@ -1,5 +1,7 @@
 //! The process's side: commands on standard input, answers on standard output.
 
+#![allow(dead_code)]
+
 use super::Failure;
 use rusqlite::fallible_iterator::FallibleIterator;
 use rusqlite::types::ValueRef;
