@@ -24,7 +24,6 @@ struct turnstile_sqlite {
   int (*xIsInterrupted)(sqlite3*);                   /* NULL before SQLite 3.41 */
   int (*xOpen)(const char*, sqlite3**, int, const char*);
   int (*xClose)(sqlite3*);
-  int (*xBusyTimeout)(sqlite3*, int);
   int (*xExec)(sqlite3*, const char*, int(*)(void*,int,char**,char**), void*, char**);
 };
 

@@ -39,7 +39,6 @@ int turnstile_extension_init(
     .xDbFilename = sqlite3_db_filename,
     .xOpen = sqlite3_open_v2,
     .xClose = sqlite3_close,
-    .xBusyTimeout = sqlite3_busy_timeout,
     .xExec = sqlite3_exec,
   };
   (void)db;

@@ -27,7 +27,6 @@ const turnstile_sqlite *turnstile_linked_sqlite(void){
     .xDbFilename = sqlite3_db_filename,
     .xOpen = sqlite3_open_v2,
     .xClose = sqlite3_close,
-    .xBusyTimeout = sqlite3_busy_timeout,
     .xExec = sqlite3_exec,
 #if SQLITE_VERSION_NUMBER>=3041000
     .xIsInterrupted = sqlite3_is_interrupted,

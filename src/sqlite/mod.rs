@@ -33,7 +33,6 @@ pub struct Sqlite {
     is_interrupted: Option<unsafe extern "C" fn(*mut c_void) -> c_int>,
     open: unsafe extern "C" fn(*const c_char, *mut *mut c_void, c_int, *const c_char) -> c_int,
     close: unsafe extern "C" fn(*mut c_void) -> c_int,
-    busy_timeout: unsafe extern "C" fn(*mut c_void, c_int) -> c_int,
     exec: unsafe extern "C" fn(
         *mut c_void,
         *const c_char,
@@ -108,14 +107,13 @@ impl Sqlite {
 
     /// Opens the database at `path` for writing, by the VFS of that name and with a cache of its own, executes `sql` and
     /// closes it.
-    pub fn execute_once(&self, path: &CStr, vfs: &CStr, timeout_ms: c_int, sql: &CStr) -> c_int {
+    pub fn execute_once(&self, path: &CStr, vfs: &CStr, sql: &CStr) -> c_int {
         let flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_PRIVATECACHE;
         let mut db = ptr::null_mut();
         // SAFETY: terminated strings; the connection is this function's alone, and closed even if its open failed.
         unsafe {
             let mut code = (self.open)(path.as_ptr(), &mut db, flags, vfs.as_ptr());
             if code == SQLITE_OK {
-                (self.busy_timeout)(db, timeout_ms);
                 code = (self.exec)(db, sql.as_ptr(), None, ptr::null_mut(), ptr::null_mut());
             }
             (self.close)(db);

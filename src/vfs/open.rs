@@ -117,12 +117,7 @@ pub unsafe fn open(
             undo.network = network;
             methods
         }
-        Err(code) => {
-            if let Some(path) = database {
-                explain::cannot_open(shim, code, path, flags);
-            }
-            return code;
-        }
+        Err(code) => return code,
     };
     // Nothing else of the database is opened before this returns.
     let is_apart = base != shim.base || undo.network.is_some();
@@ -166,6 +161,9 @@ unsafe fn open_base(
         }
     };
     if code != SQLITE_OK {
+        if request.flags & SQLITE_OPEN_MAIN_DB != 0 {
+            explain::cannot_open(request.shim, code, request.path, request.flags);
+        }
         return Err(code);
     }
     // SAFETY: xOpen has set them, and they stay as long as the file is open.

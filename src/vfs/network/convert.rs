@@ -12,12 +12,24 @@ use crate::durable::transient::Call;
 use crate::filesystem::Ground;
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
+use crate::turn::mapped::now;
+use crate::wait::backoff::Backoff;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::uio::pread;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
+use std::time::Duration;
 
-/// How long we wait for another who is at the same work, in milliseconds.
-const PATIENCE_MS: c_int = 5_000;
+/// How long we wait for another who is at the same work, in nanoseconds. Then it is somebody who uses it.
+const PATIENCE: u64 = 5_000_000_000;
+
+/// 1 to 50 ms: a conversion takes some.
+const BACKOFF: Backoff = Backoff {
+    first: 2_000_000,
+    cap: 50_000_000,
+};
 
 const CONVERT: &CStr =
     c"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE";
@@ -44,38 +56,46 @@ pub fn if_wal(
     }
     let (shim, path) = (network.shim, network.path);
     let say = |code, what: &str| {
-        let path = PathEnd(path);
+        let (path, kind) = (PathEnd(path), &ground.name);
         shim.log(
             code,
-            format_args!("{path} is in WAL mode, and {ground}; {what}"),
+            format_args!("{path} is in WAL mode, which {kind} cannot share{what}"),
         );
         code
     };
     if flags & SQLITE_OPEN_READONLY != 0 {
-        let what = "it is open for reading only: open it once for writing, that turns it into a rollback database";
+        let what = ", and open for reading only: whoever may write, run PRAGMA journal_mode=DELETE";
         return Err(say(SQLITE_CANTOPEN, what));
     }
-    CONVERTING.set(Some(*options));
-    let vfs = crate::vfs::NAME;
-    let code = shim.sqlite.execute_once(path, vfs, PATIENCE_MS, CONVERT);
-    CONVERTING.set(None);
-    let still = is_wal(network)?;
-    match code & 0xff {
-        SQLITE_OK if !still => {
-            say(SQLITE_NOTICE, "it was turned into a rollback database");
-            Ok(())
+    let until = now().saturating_add(PATIENCE);
+    for attempt in 0.. {
+        CONVERTING.set(Some(*options));
+        // No busy timeout: in the exclusive mode the connection would keep SHARED while it waits, as others do who are
+        // at the same work, and none would ever have EXCLUSIVE.
+        let code = shim.sqlite.execute_once(path, crate::vfs::NAME, CONVERT);
+        CONVERTING.set(None);
+        if !is_wal(network)? {
+            // Or another was faster.
+            if code == SQLITE_OK {
+                say(SQLITE_NOTICE, ": turned into a rollback database");
+            }
+            break;
         }
-        // Another was faster.
-        _ if !still => Ok(()),
-        SQLITE_OK | SQLITE_BUSY | SQLITE_LOCKED => Err(say(
-            SQLITE_BUSY,
-            "another connection has it open: close all, then open it once",
-        )),
-        _ => Err(say(code, "it could not be turned into a rollback database")),
+        match code & 0xff {
+            SQLITE_OK | SQLITE_BUSY | SQLITE_LOCKED if now() < until => {
+                std::thread::sleep(Duration::from_nanos(BACKOFF.step(attempt)));
+            }
+            SQLITE_OK | SQLITE_BUSY | SQLITE_LOCKED => {
+                let what = ", and in use: close it everywhere, then run PRAGMA journal_mode=DELETE";
+                return Err(say(SQLITE_BUSY, what));
+            }
+            _ => return Err(say(code, ", and cannot be turned into a rollback database")),
+        }
     }
+    Ok(())
 }
 
-/// Whether the database's header says so, or there is a WAL.
+/// Whether the database's header says so, or will after a rollback, or there is a WAL.
 fn is_wal(network: &Network) -> Result<bool, c_int> {
     const MAGIC: &[u8] = b"SQLite format 3\0";
     let mut header = [0; 20];
@@ -91,15 +111,34 @@ fn is_wal(network: &Network) -> Result<bool, c_int> {
     if header[18] == 2 || header[19] == 2 {
         return Ok(true);
     }
-    let size = network.look(Call::Look, || {
-        paths::of_wal(network.path, nix::sys::stat::stat)
-    });
-    match size {
-        Ok(wal) => Ok(wal.st_size > 0),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(errno) => {
-            Errno::set(errno);
-            Err(SQLITE_IOERR_ACCESS)
+    let found = network.look(Call::Look, || {
+        match paths::of_wal(network.path, nix::sys::stat::stat) {
+            Ok(wal) if wal.st_size > 0 => return Ok(true),
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
         }
+        paths::of_journal(network.path, brings_wal_back)
+    });
+    found.map_err(|errno| {
+        Errno::set(errno);
+        SQLITE_IOERR_ACCESS
+    })
+}
+
+/// Whether this journal is that of a conversion that was not finished: its first and only page is page 1, with a WAL's
+/// version numbers. (The sector size is at 20, and the first record in the next sector: `writeJournalHdr`.)
+fn brings_wal_back(path: &CStr) -> nix::Result<bool> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let file = match nix::fcntl::open(path, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(false),
+        file => file?,
+    };
+    let (mut header, mut record) = ([0; 28], [0; 24]);
+    if pread(&file, &mut header, 0)? < header.len() || header[0] == 0 {
+        return Ok(false);
     }
+    let sector = u32::from_be_bytes([header[20], header[21], header[22], header[23]]);
+    let read = pread(&file, &mut record, i64::from(sector))?;
+    let is_page_1 = record.starts_with(&[0, 0, 0, 1]);
+    Ok(read == record.len() && is_page_1 && (record[22] == 2 || record[23] == 2))
 }

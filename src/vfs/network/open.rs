@@ -10,8 +10,8 @@ use crate::durable::transient::{Call, passes};
 use crate::filesystem::{Ground, Kind, Locks};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
-use crate::vfs::Shim;
 use crate::vfs::open::Room;
+use crate::vfs::{Shim, explain};
 use nix::errno::Errno;
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int};
@@ -272,6 +272,9 @@ unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_
         if !passes(Call::Open, errno) || !episode.goes_on(errno) {
             episode.failed("it cannot be opened");
             Errno::set(errno);
+            if flags & SQLITE_OPEN_MAIN_DB != 0 {
+                explain::cannot_open(shim, SQLITE_CANTOPEN, path, flags);
+            }
             return Err(if code == SQLITE_OK {
                 SQLITE_CANTOPEN
             } else {
