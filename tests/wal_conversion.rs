@@ -11,6 +11,7 @@ use cluster::{Cluster, Fault, Mount, Op};
 use std::fs::{Permissions, read, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use worker::{STOCK, Worker, tested, within};
@@ -165,52 +166,74 @@ fn killed_at_any_point_it_is_intact() {
     }
     for left in [Left::WithFrames, Left::AllInTheWal] {
         let wal = Wal::new(left);
-        let (mut n, mut half) = (0, 0);
-        loop {
-            n += 1;
-            let cluster = cluster_with(&wal);
-            let mut victim = Worker::new();
-            // It is done, but nobody hears of it.
-            let late = Fault::at(Op::ALL).on(0).nth(n).times(1);
-            let last = cluster.inject(late.late(Duration::from_millis(25)));
-            victim.tell(&worker::opening(&on(&cluster, 0), &tested(), ""));
-            victim.tell(&format!("sql {COUNT}"));
-            victim.tell("close");
-            let mut answers = 0;
-            within(worker::LONG, || {
-                let answer = victim.answer(Duration::from_millis(1));
-                if let Some(Err(error)) = &answer {
-                    panic!("{left:?}, request {n}: {error}");
-                }
-                answers += u32::from(answer.is_some());
-                answers == 3 || cluster.fired(last) > 0
-            });
-            victim.kill();
-            half += u32::from(cluster.backing().join("a.db-wal").exists());
-            // It is intact as it is ...
-            let copy = tempfile::tempdir().unwrap();
-            for entry in std::fs::read_dir(cluster.backing()).unwrap() {
-                let entry = entry.unwrap();
-                std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+        let (next, half, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        // Most of the time is spent waiting.
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    while !done.load(SeqCst) {
+                        let n = 1 + next.fetch_add(1, SeqCst);
+                        let killed = kill_at(&wal, n);
+                        done.fetch_or(killed == Killed::Never, SeqCst);
+                        half.fetch_add((killed == Killed::InWalMode).into(), SeqCst);
+                    }
+                });
             }
-            assert_whole(copy.path());
-            // ... and whoever opens it next, there or elsewhere, finishes it.
-            let mut next = Worker::at(&on(&cluster, n as usize % 2), &tested(), "");
-            assert_eq!(next.run(COUNT), ROWS, "{left:?}, request {n}");
-            assert_eq!(next.run("PRAGMA journal_mode"), "delete");
-            drop(next);
-            assert_converted(&cluster.backing());
-            if answers == 3 {
-                break;
-            }
-        }
-        println!(
-            "{left:?}: killed after each of {n} requests, {half} times before the WAL was gone"
-        );
+        });
+        let [n, half] = [next, half].map(AtomicU64::into_inner);
+        println!("{left:?}: killed after each of {n} requests, {half} times with a WAL");
         assert!(
             n > 10 && half > 5,
-            "{left:?}: {n} requests, {half} in WAL mode"
+            "{left:?}: {n} requests, {half} with a WAL"
         );
+    }
+}
+
+#[derive(PartialEq)]
+enum Killed {
+    InWalMode,
+    Converted,
+    Never,
+}
+
+fn kill_at(wal: &Wal, n: u64) -> Killed {
+    let cluster = cluster_with(wal);
+    let mut victim = Worker::new();
+    // It is done, but nobody hears of it.
+    let late = Fault::at(Op::ALL).on(0).nth(n).times(1);
+    let last = cluster.inject(late.late(Duration::from_millis(25)));
+    victim.tell(&worker::opening(&on(&cluster, 0), &tested(), ""));
+    victim.tell(&format!("sql {COUNT}"));
+    victim.tell("close");
+    let mut answers = 0;
+    within(worker::LONG, || {
+        let answer = victim.answer(Duration::from_millis(1));
+        if let Some(Err(error)) = &answer {
+            panic!("request {n}: {error}");
+        }
+        answers += u32::from(answer.is_some());
+        answers == 3 || cluster.fired(last) > 0
+    });
+    victim.kill();
+    let backing = cluster.backing();
+    let has_wal = backing.join("a.db-wal").exists();
+    // It is intact as it is ...
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(&backing).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    assert_whole(copy.path());
+    // ... and whoever opens it next, there or elsewhere, finishes it.
+    let mut next = Worker::at(&on(&cluster, n as usize % 2), &tested(), "");
+    assert_eq!(next.run(COUNT), ROWS, "request {n}");
+    assert_eq!(next.run("PRAGMA journal_mode"), "delete");
+    drop(next);
+    assert_converted(&backing);
+    match (answers, has_wal) {
+        (3, _) => Killed::Never,
+        (_, true) => Killed::InWalMode,
+        (_, false) => Killed::Converted,
     }
 }
 
