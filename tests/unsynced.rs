@@ -148,7 +148,8 @@ fn journal_lost(mode: &str, times: u64, vfs: &str, naive: bool) -> String {
     let half = cluster.inject(half.late(Duration::from_millis(100)));
     worker.run("PRAGMA cache_size=5");
     worker.tell(&format!("sql {}", rewrite(2, "during")));
-    assert!(within(LONG, || cluster.fired(half) == 1));
+    let reached = within(Duration::from_secs(10), || cluster.fired(half) == 1);
+    assert!(reached, "{mode}: {:?}", worker.answer(LONG));
     worker.kill();
     let mut next = Worker::at(&db(&cluster), STOCK, "");
     next.sql(rows::VERSIONS).unwrap_or_else(|e| e.to_string())

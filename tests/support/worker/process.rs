@@ -76,7 +76,7 @@ impl Process {
                 Some(Err((_, error))) => Err(error.into()),
                 _ => Ok(String::new()),
             },
-            "sql" => self.sql(rest).map_err(Failure::from),
+            "sql" => rows(self.db()?, rest).map_err(Failure::from),
             "cursor" => self.cursor(rest),
             "fetch" => self.fetch(rest.parse().expect("a count")),
             "finish" => self.finish(),
@@ -87,8 +87,11 @@ impl Process {
         }
     }
 
-    fn db(&self) -> &Connection {
-        &self.open[&self.current]
+    fn db(&self) -> Result<&Connection, Failure> {
+        self.open.get(&self.current).ok_or_else(|| Failure {
+            code: -1,
+            text: "nothing is open".to_owned(),
+        })
     }
 
     /// In place of the one that has this name.
@@ -100,26 +103,11 @@ impl Process {
         Ok(String::new())
     }
 
-    fn sql(&self, sql: &str) -> rusqlite::Result<String> {
-        let mut lines = Vec::new();
-        let mut batch = Batch::new(self.db(), sql);
-        while let Some(mut statement) = batch.next()? {
-            let columns = statement.column_count();
-            let mut rows = statement.raw_query();
-            while let Some(row) = rows.next()? {
-                let cells: rusqlite::Result<Vec<String>> =
-                    (0..columns).map(|i| row.get_ref(i).map(text)).collect();
-                lines.push(cells?.join("|"));
-            }
-        }
-        Ok(lines.join("\n"))
-    }
-
     /// Prepares a query whose rows are fetched later.
     fn cursor(&mut self, sql: &str) -> Result<String, Failure> {
         let sql = CString::new(sql).expect("no NUL");
         let mut statement = ptr::null_mut();
-        let db = self.db();
+        let db = self.db()?;
         // SAFETY: the statement is finalized before its connection is closed.
         let code = unsafe {
             ffi::sqlite3_prepare_v2(
@@ -164,9 +152,10 @@ impl Process {
         if code == ffi::SQLITE_OK {
             return Ok(());
         }
+        let db = self.db()?;
         // SAFETY: the connection is open; the text is copied at once.
         let (code, text) = unsafe {
-            let db = self.db().handle();
+            let db = db.handle();
             let text = CStr::from_ptr(ffi::sqlite3_errmsg(db));
             (ffi::sqlite3_extended_errcode(db), text.to_string_lossy())
         };
@@ -176,14 +165,13 @@ impl Process {
 
     /// `SQLITE_FCNTL_MMAP_SIZE`: asks for so much, and answers what is in force afterwards.
     fn map(&self, size: i64) -> Result<String, Failure> {
+        let db = self.db()?;
         let control = |mut size: i64| {
             let op = ffi::SQLITE_FCNTL_MMAP_SIZE;
             let argument = (&raw mut size).cast();
             // SAFETY: this file control takes a pointer to a 64-bit number.
-            let code = unsafe {
-                let db = self.db().handle();
-                ffi::sqlite3_file_control(db, c"main".as_ptr(), op, argument)
-            };
+            let code =
+                unsafe { ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, argument) };
             self.check(code).map(|()| size)
         };
         control(size)?;
@@ -198,6 +186,21 @@ impl From<rusqlite::Error> for Failure {
             text: error.to_string(),
         }
     }
+}
+
+/// Runs statements; the rows of all of them.
+fn rows(db: &Connection, sql: &str) -> rusqlite::Result<String> {
+    let mut lines = Vec::new();
+    let mut batch = Batch::new(db, sql);
+    while let Some(mut statement) = batch.next()? {
+        let columns = statement.column_count();
+        let mut rows = statement.raw_query();
+        while let Some(row) = rows.next()? {
+            let cells = (0..columns).map(|i| row.get_ref(i).map(text));
+            lines.push(cells.collect::<rusqlite::Result<Vec<String>>>()?.join("|"));
+        }
+    }
+    Ok(lines.join("\n"))
 }
 
 fn text(value: ValueRef<'_>) -> String {
