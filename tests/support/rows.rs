@@ -1,6 +1,7 @@
 //! A table all of whose rows change together: whoever sees two versions has seen half a transaction.
 #![allow(dead_code)]
 
+use crate::worker::{Failure, Worker};
 use rusqlite::Connection;
 use std::path::Path;
 use std::time::Duration;
@@ -60,6 +61,23 @@ impl State {
                     .map(|names| names.split(',').map(str::to_owned).collect())
                     .unwrap_or_default(),
                 integrity: text("PRAGMA integrity_check(1)")?.unwrap_or_default(),
+            })
+        };
+        read().unwrap_or_else(|error| State {
+            integrity: error.to_string(),
+            versions: String::new(),
+            markers: Vec::new(),
+        })
+    }
+
+    /// The same, as a worker sees it through its own VFS.
+    pub fn seen_by(worker: &mut Worker) -> State {
+        let mut read = || -> Result<State, Failure> {
+            let markers = worker.sql("SELECT name FROM marker ORDER BY name")?;
+            Ok(State {
+                versions: worker.sql(VERSIONS)?,
+                markers: markers.lines().map(str::to_owned).collect(),
+                integrity: worker.sql("PRAGMA integrity_check(1)")?,
             })
         };
         read().unwrap_or_else(|error| State {

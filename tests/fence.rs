@@ -1,0 +1,364 @@
+//! Whoever has lost his locks writes no more: a node that was not heard of for a second has been
+//! given up, and another one has written meanwhile.
+
+mod support;
+
+#[path = "support/cluster/mod.rs"]
+mod cluster;
+#[path = "support/rows.rs"]
+mod rows;
+#[path = "support/worker.rs"]
+mod worker;
+
+use cluster::{Cluster, Fault, Mount, Op};
+use rows::{State, all, change, create, rewrite};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use worker::{Answer, LONG, STOCK, Worker, tested, within};
+
+#[test]
+fn worker_process() {
+    worker::serve();
+}
+
+const SILENCE: Duration = Duration::from_secs(1);
+
+const MODES: [&str; 3] = ["DELETE", "TRUNCATE", "PERSIST"];
+
+/// What the first node has done last when it is given up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Point {
+    /// It has its write lock.
+    Reserved,
+    /// It has written a part of its journal.
+    Journal,
+    /// It has synced its journal.
+    JournalSynced,
+    /// It has written a part of a transaction that is too big for its memory.
+    Spilled,
+    /// It has written a part of the database, to commit.
+    Database,
+    /// It has written the whole database, and syncs it next.
+    Written,
+    /// It has synced the database: what comes next commits.
+    Synced,
+}
+
+const POINTS: [Point; 7] = [
+    Point::Reserved,
+    Point::Journal,
+    Point::JournalSynced,
+    Point::Spilled,
+    Point::Database,
+    Point::Written,
+    Point::Synced,
+];
+
+impl Point {
+    /// The request that is done last, out of so many writes to the database.
+    fn last(self, writes: u64) -> Option<Fault> {
+        let fault = match self {
+            Point::Reserved => return None,
+            Point::Journal => Fault::at(&[Op::Write]).of("-journal").nth(3),
+            Point::JournalSynced => Fault::at(&[Op::Fsync]).of("-journal"),
+            Point::Spilled | Point::Database => Fault::at(&[Op::Write]).of("a.db").nth(3),
+            Point::Written => Fault::at(&[Op::Write]).of("a.db").nth(writes),
+            Point::Synced => Fault::at(&[Op::Fsync]).of("a.db"),
+        };
+        Some(fault.on(0).times(1).late(Duration::from_millis(150)))
+    }
+}
+
+/// Who is given up, and who writes instead.
+#[derive(Clone, Copy, Debug)]
+struct Who {
+    first: &'static str,
+    fenced: bool,
+    other: &'static str,
+}
+
+fn turnstile() -> &'static str {
+    tested().leak()
+}
+
+fn on(cluster: &Cluster, node: usize) -> PathBuf {
+    cluster.path(node).join("a.db")
+}
+
+fn begin(who: Who, mode: &str) -> (Cluster, Worker, Worker) {
+    let cluster = Cluster::new(&[Mount::default(); 2]);
+    let mut first = Worker::with(|c| {
+        if !who.fenced {
+            c.env("TURNSTILE_INJECT_NO_FENCE", "1");
+        }
+    });
+    first.open(&on(&cluster, 0), who.first, "").unwrap();
+    first.run(&create());
+    let mode = format!("PRAGMA journal_mode={mode}");
+    first.run(&mode);
+    first.run(&rewrite(1, "before"));
+    let mut other = Worker::at(&on(&cluster, 1), who.other, "");
+    other.run(&mode);
+    other.run(rows::VERSIONS);
+    (cluster, first, other)
+}
+
+/// How many writes to the database one transaction makes.
+fn writes(who: Who) -> u64 {
+    let (cluster, mut first, _other) = begin(who, "DELETE");
+    let count = cluster.inject(Fault::at(&[Op::Write]).of("a.db"));
+    first.run(&rewrite(2, "first"));
+    cluster.fired(count)
+}
+
+/// One transaction, interrupted.
+#[derive(Debug)]
+struct Interrupted {
+    said: Answer,
+    /// What the other one said, and how long it took.
+    other: (Answer, Duration),
+    /// What is there then.
+    state: State,
+    log: String,
+    /// What is there when both have written again.
+    end: Option<State>,
+}
+
+impl Interrupted {
+    fn new(who: Who, mode: &str, point: Point, writes: u64, goes_on: bool) -> Interrupted {
+        let (cluster, mut first, mut other) = begin(who, mode);
+        if point == Point::Spilled {
+            first.run("PRAGMA cache_size=5");
+        }
+        let transaction = match point.last(writes) {
+            None => {
+                first.run("BEGIN IMMEDIATE");
+                format!("{}; COMMIT", change(2, "first"))
+            }
+            Some(last) => {
+                let last = cluster.inject(last);
+                first.tell(&format!("sql {}", rewrite(2, "first")));
+                assert!(within(LONG, || cluster.fired(last) == 1), "{point:?}");
+                String::new()
+            }
+        };
+        cluster.evict(0, SILENCE);
+        let start = Instant::now();
+        if !transaction.is_empty() {
+            first.tell(&format!("sql {transaction}"));
+        }
+        let committed = other.sql(&rewrite(9, "other"));
+        let other_said = (committed, start.elapsed());
+        let said = first.hear();
+        let log = first.log();
+        let mut interrupted = Interrupted {
+            said,
+            other: other_said,
+            state: State::seen_by(&mut other),
+            log,
+            end: None,
+        };
+        if goes_on {
+            std::thread::sleep(SILENCE.saturating_sub(start.elapsed()));
+            let _ = first.sql("ROLLBACK");
+            let later = first.sql(&rewrite(3, "later"));
+            let again = first.open(&on(&cluster, 0), who.first, "");
+            let again = again.and_then(|_| first.sql(&rewrite(4, "again")));
+            drop((first, other));
+            let end = State::of(&cluster.backing().join("a.db"));
+            let kept = (later.is_err() || end.has("later")) && end.has("again");
+            assert!(kept, "{later:?}, {again:?}, {end:?}");
+            interrupted.end = Some(end);
+        }
+        interrupted
+    }
+
+    /// Whether something is broken, half, or not there although it was acknowledged.
+    fn is_wrong(&self) -> bool {
+        let lost = self.other.0.is_ok() && !self.state.has("other");
+        let lied = self.said.is_ok() && !self.state.has("first");
+        !self.state.is_whole() || !self.state.has("before") || lost || lied
+    }
+}
+
+/// All points in all modes. Most of the time is spent waiting.
+fn everywhere(who: Who, goes_on: bool) -> Vec<(String, Interrupted)> {
+    let writes = writes(who);
+    let todo: Vec<(&str, Point)> = MODES
+        .into_iter()
+        .flat_map(|mode| POINTS.map(|point| (mode, point)))
+        .collect();
+    let (todo, done) = (Mutex::new(todo), Mutex::new(Vec::new()));
+    let next = || todo.lock().unwrap().pop();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while let Some((mode, point)) = next() {
+                    let what = format!("{who:?}, {mode}, {point:?}");
+                    let interrupted = Interrupted::new(who, mode, point, writes, goes_on);
+                    done.lock().unwrap().push((what, interrupted));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap();
+    done.sort_by(|a, b| a.0.cmp(&b.0));
+    done
+}
+
+fn print(what: &str, one: &Interrupted) {
+    let verdict = if one.is_wrong() { "WRONG" } else { "right" };
+    let said = match &one.said {
+        Ok(_) => "committed".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let State {
+        versions,
+        markers,
+        integrity,
+    } = &one.state;
+    println!("{verdict} {what}: {said}; {versions} {markers:?} {integrity}");
+}
+
+/// The transaction ends with an error, and what the other one has committed is there.
+#[test]
+fn who_was_given_up_writes_no_more() {
+    if !Cluster::available("who_was_given_up_writes_no_more") {
+        return;
+    }
+    for other in [turnstile(), STOCK] {
+        let first = turnstile();
+        let who = Who {
+            first,
+            fenced: true,
+            other,
+        };
+        for (what, one) in everywhere(who, true) {
+            print(&what, &one);
+            let (other, took) = &one.other;
+            assert!(other.is_ok(), "{what}: {other:?} after {took:?}");
+            assert!(*took < SILENCE, "{what}: it came too late: {took:?}");
+            assert!(!one.is_wrong(), "{what}: {one:#?}");
+            assert!(one.said.is_err(), "{what}: {}", one.log);
+            assert!(!one.state.has("first"), "{what}: {:?}", one.state);
+            assert_eq!(one.state.versions, all(9), "{what}");
+            let end = one.end.unwrap();
+            assert!(end.is_whole() && end.has("other"), "{what}: {end:?}");
+        }
+    }
+}
+
+/// Of the control: without the fence databases are really destroyed, or commits lost.
+#[cfg(feature = "inject")]
+#[test]
+fn without_the_fence_commits_are_lost() {
+    if !Cluster::available("without_the_fence_commits_are_lost") {
+        return;
+    }
+    let (first, other) = (turnstile(), turnstile());
+    let who = Who {
+        first,
+        fenced: false,
+        other,
+    };
+    let mut wrong = 0;
+    for (what, one) in everywhere(who, false) {
+        print(&what, &one);
+        wrong += u32::from(one.is_wrong());
+    }
+    println!(
+        "without the fence: {wrong} of {} went wrong",
+        3 * POINTS.len()
+    );
+    assert!(wrong > 0, "the fence was not needed");
+}
+
+/// Stock SQLite does not retry; but it rolls back when it can write again.
+#[test]
+fn what_stock_does() {
+    if !Cluster::available("what_stock_does") {
+        return;
+    }
+    let who = Who {
+        first: STOCK,
+        fenced: true,
+        other: STOCK,
+    };
+    let mut wrong = 0;
+    for (what, one) in everywhere(who, false) {
+        print(&what, &one);
+        wrong += u32::from(one.is_wrong());
+    }
+    println!("stock: {wrong} of {} went wrong", 3 * POINTS.len());
+}
+
+/// What a reader is told whose lock was lost in the middle of a table: how many rows of which versions.
+fn read_on(who: Who, while_silent: bool) -> (Answer, Answer) {
+    let (cluster, mut reader, mut other) = begin(who, "DELETE");
+    reader.run("PRAGMA cache_size=5");
+    reader.ask("cursor SELECT v FROM t ORDER BY id").unwrap();
+    let first = reader.ask("fetch 20").unwrap();
+    cluster.evict(0, SILENCE);
+    let start = Instant::now();
+    if while_silent {
+        reader.tell("fetch 1000");
+    }
+    other.run(&rewrite(9, "other"));
+    assert!(start.elapsed() < SILENCE, "it came too late");
+    if !while_silent {
+        std::thread::sleep(SILENCE);
+        reader.tell("fetch 1000");
+    }
+    let rest = reader.hear().map(|rest| {
+        let seen: Vec<&str> = first.lines().chain(rest.lines()).collect();
+        let versions: BTreeSet<&str> = seen.iter().copied().collect();
+        format!("{} rows of versions {versions:?}", seen.len())
+    });
+    std::thread::sleep(SILENCE.saturating_sub(start.elapsed()));
+    let _ = reader.ask("finish");
+    let mut again = reader.sql(rows::VERSIONS);
+    if again.is_err() {
+        let db = on(&cluster, 0);
+        again = reader.open(&db, who.first, "");
+        again = again.and_then(|_| reader.sql(rows::VERSIONS));
+    }
+    (rest, again)
+}
+
+#[test]
+fn a_reader_does_not_mix_versions() {
+    if !Cluster::available("a_reader_does_not_mix_versions") {
+        return;
+    }
+    for while_silent in [true, false] {
+        let who = Who {
+            first: STOCK,
+            fenced: true,
+            other: STOCK,
+        };
+        let (rest, _) = read_on(who, while_silent);
+        println!("stock, asked during the silence: {while_silent}: {rest:?}");
+    }
+    #[cfg(feature = "inject")]
+    {
+        let who = Who {
+            first: turnstile(),
+            fenced: false,
+            other: turnstile(),
+        };
+        println!("without the fence: {:?}", read_on(who, true).0);
+    }
+    for other in [turnstile(), STOCK] {
+        let who = Who {
+            first: turnstile(),
+            fenced: true,
+            other,
+        };
+        let (rest, again) = read_on(who, true);
+        println!("{who:?}: {rest:?}");
+        assert!(rest.is_err(), "{rest:?}");
+        assert_eq!(again, Ok(all(9)));
+    }
+}
