@@ -33,6 +33,7 @@ use nix::sys::stat::{FileStat, major, minor, stat};
 use nix::sys::statfs::statfs;
 use std::ffi::CStr;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use table::Home;
 
 /// Who can reach the database.
@@ -153,8 +154,31 @@ fn survey(path: &CStr, magic: u32, home_of: HomeOf) -> Ground {
         (Some(row), Some((1.., _))) if row.home == Home::Local => {
             Ground::named(Kind::Local, row.name)
         }
+        (Some(row), Some(device)) if row.home == Home::Local => {
+            if is_known(device, magic) {
+                return Ground::named(Kind::Local, row.name);
+            }
+            let ground = judge(magic, mount_of(&sought), home_of);
+            if (ground.kind, ground.locks) == (Kind::Local, Locks::Shared) {
+                KNOWN.store(key(device, magic), Ordering::Relaxed);
+            }
+            ground
+        }
         _ => judge(magic, mount_of(&sought), home_of),
     }
+}
+
+/// The last of those without a device of their own that was found to be local: /proc/self/mountinfo is not read for
+/// each database that is opened on a tmpfs. (What an overlay lies on may change.)
+static KNOWN: AtomicU64 = AtomicU64::new(0);
+
+/// Minor numbers have 20 bits, major ones 12; no magic number is 0.
+fn key((major, minor): (u64, u64), magic: u32) -> u64 {
+    u64::from(magic) << 32 | (major & 0xfff) << 20 | minor & 0xf_ffff
+}
+
+fn is_known(device: (u64, u64), magic: u32) -> bool {
+    magic != 0 && KNOWN.load(Ordering::Relaxed) == key(device, magic)
 }
 
 type HomeOf = fn(&CStr) -> Option<(Kind, Text)>;
