@@ -1,0 +1,6 @@
+//! The sweep's parts: see `tests/sweep.rs`.
+
+pub mod case;
+pub mod lane;
+pub mod work;
+pub mod worker;
