@@ -14,7 +14,7 @@
 //!   about to *make* it (`LOOKUP_EXCL`: `fuse_dentry_revalidate`, `cifs_d_revalidate`). So the question is put as an
 //!   attempt that cannot succeed, to link a directory there: EEXIST is "yes".
 
-use super::descriptor::Time;
+use super::descriptor::Version;
 use std::cell::Cell;
 
 /// So long after a change its time may still be that of the next one: FAT's clock ticks every 2 s, and no server's
@@ -25,7 +25,7 @@ const TICK: u64 = 2_000_000_000;
 #[derive(Default)]
 pub struct Freshness {
     /// The time of the last change that was seen, and the file's size.
-    version: Cell<Option<(Time, u64)>>,
+    version: Cell<Option<Version>>,
     /// When that was first seen.
     since: Cell<u64>,
     /// When it was looked at last: what was read since, the kernel keeps.
@@ -34,7 +34,7 @@ pub struct Freshness {
 
 impl Freshness {
     /// The file's present version is this, `now` (nanoseconds). True: the pages are to be dropped.
-    pub fn is_doubtful(&self, version: (Time, u64), now: u64) -> bool {
+    pub fn is_doubtful(&self, version: Version, now: u64) -> bool {
         let looked = self.looked.replace(now);
         if self.version.replace(Some(version)) != Some(version) {
             self.since.set(now);
@@ -47,6 +47,7 @@ impl Freshness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::durable::descriptor::Time;
 
     #[test]
     fn pages_are_believed_once_the_clock_has_ticked() {

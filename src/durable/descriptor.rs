@@ -38,7 +38,14 @@ pub struct Status {
     pub owner: (u32, u32),
 }
 
+/// When a file was changed last, and its size: not every change has a time of its own.
+pub type Version = (Time, u64);
+
 impl Status {
+    pub fn version(&self) -> Version {
+        (self.modified, self.size)
+    }
+
     pub fn is_file(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFREG
     }

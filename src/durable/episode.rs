@@ -109,6 +109,11 @@ impl<'a> Episode<'a> {
         );
     }
 
+    /// Whether the call has failed at all.
+    pub fn has_begun(&self) -> bool {
+        self.attempts > 0
+    }
+
     /// It has succeeded.
     pub fn succeeded(&self) {
         if !self.silent {

@@ -7,7 +7,8 @@
 //! 1. The lock is asked for once more, as it is recorded in SQLite's books. A lock that we have is granted again; one
 //!    that another has taken is refused; one that another has *had* is granted, too, hence:
 //! 2. The database's change counter is what this transaction has seen, or has written itself. Every commit changes
-//!    it (`pager_write_changecounter`).
+//!    it (`pager_write_changecounter`). But whoever rolls our transaction back and then commits counts up to the same number; so
+//!    the time of the last change is that of our last look, too, if we have not written since.
 //! 3. A writer's journal is still the file at its path, and begins as this transaction has written it: whoever had the
 //!    lock meanwhile has rolled it back, and so deleted, cut or overwritten it. A reader finds no hot
 //!    journal.
@@ -32,12 +33,15 @@ pub enum Proof {
 }
 
 /// What `N` bytes at offset `AT` of a file are for this transaction, as far as it has read or written them.
+///
+/// Until it is synced, what was written may get lost again (and is then written once more: see `unsynced`), so both
+/// are believed, what was there and what was written.
 pub struct Belief<const AT: i64, const N: usize> {
-    /// Read, or written with success.
-    known: Cell<[Option<u8>; N]>,
-    /// Written, and nobody knows with what success.
-    pending: Cell<[Option<u8>; N]>,
-    /// The file may be empty: it was cut, or nobody knows with what success.
+    /// Read, or written and synced.
+    settled: Cell<[Option<u8>; N]>,
+    /// Written since, whoever knows with what success.
+    written: Cell<[Option<u8>; N]>,
+    /// The file was cut since.
     may_be_empty: Cell<bool>,
 }
 
@@ -51,23 +55,30 @@ pub type JournalHeader = Belief<0, 28>;
 impl<const AT: i64, const N: usize> Default for Belief<AT, N> {
     fn default() -> Self {
         Belief {
-            known: Cell::new([None; N]),
-            pending: Cell::new([None; N]),
+            settled: Cell::new([None; N]),
+            written: Cell::new([None; N]),
             may_be_empty: Cell::new(false),
         }
     }
 }
 
 impl<const AT: i64, const N: usize> Belief<AT, N> {
+    const END: i64 = AT + N as i64;
+
     /// A new transaction believes nothing.
     pub fn forget(&self) {
-        self.known.set([None; N]);
-        self.pending.set([None; N]);
+        self.settled.set([None; N]);
+        self.written.set([None; N]);
         self.may_be_empty.set(false);
     }
 
+    /// Whether nothing is believed.
+    pub fn is_blank(&self) -> bool {
+        self.settled.get() == [None; N] && self.written.get() == [None; N]
+    }
+
     /// The part of `data`, which lies at `at`, that is ours, with its places.
-    fn part<'a>(at: i64, data: &'a [u8]) -> impl Iterator<Item = (usize, u8)> + 'a {
+    fn part(at: i64, data: &[u8]) -> impl Iterator<Item = (usize, u8)> {
         let places =
             (0..N).map(move |place| (place, AT.saturating_add(place as i64).checked_sub(at)));
         places.filter_map(|(place, from)| {
@@ -78,49 +89,44 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
 
     /// `data` was read at `at`. What is known already stays.
     pub fn read(&self, at: i64, data: &[u8]) {
-        if at < AT + N as i64 {
-            let mut known = self.known.get();
-            Self::part(at, data).for_each(|(place, byte)| {
-                known[place].get_or_insert(byte);
-            });
-            self.known.set(known);
+        if at < Self::END {
+            let (mut settled, written) = (self.settled.get(), self.written.get());
+            Self::part(at, data)
+                .filter(|(place, _)| written[*place].is_none())
+                .for_each(|(place, byte)| {
+                    settled[place].get_or_insert(byte);
+                });
+            self.settled.set(settled);
         }
     }
 
     /// `data` is about to be written at `at`.
     pub fn writes(&self, at: i64, data: &[u8]) {
-        if at < AT + N as i64 {
-            let mut pending = self.pending.get();
-            Self::part(at, data).for_each(|(place, byte)| pending[place] = Some(byte));
-            self.pending.set(pending);
-        }
-    }
-
-    /// It was written.
-    pub fn wrote(&self, at: i64, data: &[u8]) {
-        if at < AT + N as i64 {
-            let (mut known, mut pending) = (self.known.get(), self.pending.get());
-            Self::part(at, data).for_each(|(place, byte)| {
-                (known[place], pending[place]) = (Some(byte), None);
-            });
-            self.known.set(known);
-            self.pending.set(pending);
-            self.may_be_empty.set(false);
+        if at < Self::END {
+            let mut written = self.written.get();
+            Self::part(at, data).for_each(|(place, byte)| written[place] = Some(byte));
+            self.written.set(written);
         }
     }
 
     /// The file is about to be cut.
     pub fn truncates(&self, size: i64) {
-        if size < AT + N as i64 {
+        if size < Self::END {
             self.may_be_empty.set(true);
         }
     }
 
-    /// It was cut.
-    pub fn truncated(&self, size: i64) {
-        if size < AT + N as i64 {
-            self.forget();
+    /// All that was done is there to stay.
+    pub fn synced(&self) {
+        let written = self.written.replace([None; N]);
+        let mut settled = self.settled.get();
+        if self.may_be_empty.replace(false) {
+            settled = [None; N];
         }
+        for (settled, written) in settled.iter_mut().zip(written) {
+            *settled = written.or(*settled);
+        }
+        self.settled.set(settled);
     }
 
     /// Whether these bytes, which are there now, are what is believed. Fewer than `N`: the file ends there.
@@ -128,13 +134,13 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
         if self.may_be_empty.get() && now.is_empty() {
             return true;
         }
-        let (known, pending) = (self.known.get(), self.pending.get());
+        let (settled, written) = (self.settled.get(), self.written.get());
         (0..N).all(|place| {
             let now = now.get(place).copied();
-            match (known[place], pending[place]) {
+            match (settled[place], written[place]) {
                 (None, _) => true,
-                (known, None) => now == known,
-                (known, pending) => now == known || now == pending,
+                (settled, None) => now == settled,
+                (settled, written) => now == settled || now == written,
             }
         })
     }
@@ -168,13 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_failed_may_have_been_done_or_not() {
+    fn what_was_written_is_there_for_sure_when_it_is_synced() {
         let counter = Counter::default();
         counter.read(0, &page([0, 0, 0, 5]));
         counter.writes(0, &page([0, 0, 0, 6]));
         assert!(counter.holds(&[0, 0, 0, 5]) && counter.holds(&[0, 0, 0, 6]));
         assert!(!counter.holds(&[0, 0, 0, 7]));
-        counter.wrote(0, &page([0, 0, 0, 6]));
+        counter.read(0, &page([0, 0, 0, 6]));
+        assert!(counter.holds(&[0, 0, 0, 5]));
+        counter.synced();
         assert!(!counter.holds(&[0, 0, 0, 5]) && counter.holds(&[0, 0, 0, 6]));
     }
 
@@ -182,16 +190,17 @@ mod tests {
     fn a_journals_header_is_written_in_parts_and_cut() {
         let header = JournalHeader::default();
         let mut now = [1; 28];
-        header.wrote(0, &now);
+        header.writes(0, &now);
+        header.synced();
         header.writes(8, &[2; 4]);
         assert!(header.holds(&now));
-        header.wrote(8, &[2; 4]);
+        header.synced();
         assert!(!header.holds(&now));
         now[8..12].fill(2);
         assert!(header.holds(&now));
         header.truncates(0);
         assert!(header.holds(&now) && header.holds(&[]) && !header.holds(&[0; 28]));
-        header.truncated(0);
-        assert!(header.holds(&[]));
+        header.synced();
+        assert!(header.holds(&[]) && header.holds(&[0; 28]));
     }
 }

@@ -78,6 +78,7 @@ impl Network {
         if code == SQLITE_OK && level == SQLITE_LOCK_SHARED {
             // A new transaction.
             database.counter.forget();
+            database.version.set(None);
             self.recover();
             code = self.see_the_present();
         }
@@ -96,8 +97,8 @@ impl Network {
         });
         match status {
             Ok(status) => {
-                let version = (status.modified, status.size);
-                if database.freshness.is_doubtful(version, now()) {
+                database.version.set(Some(status.version()));
+                if database.freshness.is_doubtful(status.version(), now()) {
                     descriptor.drop_pages();
                 }
                 SQLITE_OK

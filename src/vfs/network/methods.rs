@@ -3,7 +3,7 @@
 use super::controls::x_file_control;
 use super::locks::{x_check_reserved_lock, x_lock, x_unlock};
 use super::{Health, Network, Role, may_pass, paths};
-use crate::durable::fence::Proof;
+use crate::durable::fence::{Belief, Proof};
 use crate::durable::transient::{Call, passes};
 use crate::durable::unsynced::Change;
 use crate::sqlite::abi::*;
@@ -149,7 +149,7 @@ impl Network {
         let why = match health {
             Health::Sound => return,
             Health::Fenced => "its lock was lost; roll back",
-            Health::Poisoned => "a sync failed before; close the connection and open it again",
+            Health::Poisoned => "a sync failed before; reopen the connection",
         };
         let path = PathEnd(self.path);
         self.shim.log(
@@ -166,7 +166,6 @@ impl Network {
         self.believe(|belief| belief.writes(at, data));
         let code = self.attempt(Call::Write, Some(at), || self.write_base(at, data));
         if code == SQLITE_OK {
-            self.believe(|belief| belief.wrote(at, data));
             self.unsynced.borrow_mut().wrote(at, data);
         }
         code
@@ -180,7 +179,6 @@ impl Network {
         self.believe(|belief| belief.truncates(size));
         let code = self.attempt(Call::Truncate, Some(size), || self.truncate_base(size));
         if code == SQLITE_OK {
-            self.believe(|belief| belief.truncated(size));
             self.unsynced.borrow_mut().truncated(size);
         }
         code
@@ -188,7 +186,10 @@ impl Network {
 
     fn believe(&self, learn: impl FnOnce(&dyn Believes)) {
         match &self.role {
-            Role::Database(database) => learn(&database.counter),
+            Role::Database(database) => {
+                database.version.set(None);
+                learn(&database.counter);
+            }
             Role::Journal(journal) => learn(&journal.header),
         }
     }
@@ -204,9 +205,22 @@ impl Network {
         }
         if code == SQLITE_OK {
             self.unsynced.borrow_mut().clear();
+            self.believe(|belief| belief.synced());
+            self.learn_version();
             code = self.sync_name();
         }
         code
+    }
+
+    /// What comes next is the commit. If that is in doubt, whoever has rolled it back meanwhile has written, and may well have
+    /// counted up to the same change counter.
+    fn learn_version(&self) {
+        if let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor) {
+            let status = self.look(Call::Size, || descriptor.status());
+            database
+                .version
+                .set(status.ok().map(|status| status.version()));
+        }
     }
 
     /// What was written since the last sync is written again before each further one.
@@ -302,25 +316,20 @@ impl Network {
 /// What is believed of a file learns of its changes; see `durable::fence`.
 trait Believes {
     fn writes(&self, at: i64, data: &[u8]);
-    fn wrote(&self, at: i64, data: &[u8]);
     fn truncates(&self, size: i64);
-    fn truncated(&self, size: i64);
+    fn synced(&self);
 }
 
-impl<const AT: i64, const N: usize> Believes for crate::durable::fence::Belief<AT, N> {
+impl<const AT: i64, const N: usize> Believes for Belief<AT, N> {
     fn writes(&self, at: i64, data: &[u8]) {
         self.writes(at, data);
-    }
-
-    fn wrote(&self, at: i64, data: &[u8]) {
-        self.wrote(at, data);
     }
 
     fn truncates(&self, size: i64) {
         self.truncates(size);
     }
 
-    fn truncated(&self, size: i64) {
-        self.truncated(size);
+    fn synced(&self) {
+        self.synced();
     }
 }

@@ -30,7 +30,7 @@ use super::Shim;
 use super::memory::try_box;
 use crate::Options;
 use crate::durable::coherence::Freshness;
-use crate::durable::descriptor::{Descriptor, Identity, status_at};
+use crate::durable::descriptor::{Descriptor, Identity, Version, status_at};
 use crate::durable::episode::Episode;
 use crate::durable::fence::{Counter, JournalHeader, Proof};
 use crate::durable::transient::{Call, passes};
@@ -101,6 +101,8 @@ pub struct Database {
     /// SQLITE_LOCK_*, for [`super::apart`].
     level: AtomicI32,
     counter: Counter,
+    /// When the database was changed last and how large it is, if we have not written since.
+    version: Cell<Option<Version>>,
     freshness: Freshness,
     /// The journal that this transaction has opened for writing, as long as the turn lasts.
     journal: Cell<Option<Identity>>,
@@ -221,7 +223,7 @@ impl Network {
             SQLITE_IOERR_FSYNC,
             format_args!(
                 "{} is not written to any more: a sync failed, and what it would have saved may be lost; \
-                 close the connection and open it again",
+                 reopen the connection",
                 crate::text::PathEnd(self.path)
             ),
         );
@@ -302,9 +304,34 @@ impl Network {
         }
     }
 
-    /// A call of our own, about a name, made again for as long as its error passes.
-    fn look<T>(&self, call: Call, mut make: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
-        look(self.episode(call, None), &mut make)
+    /// A call of our own that changes nothing, made again for as long as its error passes.
+    fn look<T>(&self, call: Call, make: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+        self.look_at(self.path, call, make)
+    }
+
+    /// The same, about `path`. After an error the lock is in doubt, whatever the call was.
+    fn look_at<T>(
+        &self,
+        path: &CStr,
+        call: Call,
+        mut make: impl FnMut() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        let mut episode = Episode::new(&self.shim.sqlite, path, (call, None), self.policy.retry);
+        let found = look(&mut episode, &mut make);
+        if !episode.has_begun() {
+            return found;
+        }
+        loop {
+            match self.prove(call) {
+                Proof::Ours => return found,
+                Proof::Lost(why) => {
+                    self.fence(call, why);
+                    return Err(Errno::EIO);
+                }
+                Proof::Unknown(errno) if !episode.goes_on(errno) => return Err(errno),
+                Proof::Unknown(_) => {}
+            }
+        }
     }
 
     /// Whether the lock is still ours; see `durable::fence`.
@@ -344,6 +371,13 @@ impl Network {
             if status.links == 0 || !is_at_its_path {
                 return Ok(Proof::Lost("another file is at its path"));
             }
+            if database
+                .version
+                .get()
+                .is_some_and(|v| v != status.version())
+            {
+                return Ok(Proof::Lost("another process has written"));
+            }
             descriptor.drop_pages();
             let mut counter = [0; 4];
             let length = descriptor.read_at(&mut counter, 24)?;
@@ -352,6 +386,9 @@ impl Network {
             }
             if level >= SQLITE_LOCK_RESERVED {
                 self.prove_journal(database, call)
+            } else if database.counter.is_blank() {
+                // Nothing is believed yet, and a hot journal may be what is looked for.
+                Ok(Proof::Ours)
             } else if self.has_hot_journal(descriptor)? {
                 Ok(Proof::Lost("there is a hot journal"))
             } else {
@@ -408,7 +445,7 @@ impl Network {
 }
 
 /// Makes a call for as long as its error passes.
-fn look<T>(mut episode: Episode<'_>, make: &mut dyn FnMut() -> nix::Result<T>) -> nix::Result<T> {
+fn look<T>(episode: &mut Episode<'_>, make: &mut dyn FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match make() {
             Err(errno) if passes(episode.call(), errno) => {

@@ -101,19 +101,20 @@ pub unsafe fn database(
     let descriptor = unsafe { descriptor_of(base, room.lower) };
     let episode = || Episode::new(&shim.sqlite, path, (Call::Look, None), policy.retry);
     let is_it = |descriptor: &Descriptor| {
-        let there = super::look(episode(), &mut || status_at(path));
-        let open = super::look(episode(), &mut || descriptor.status());
+        let there = super::look(&mut episode(), &mut || status_at(path));
+        let open = super::look(&mut episode(), &mut || descriptor.status());
         matches!((there, open), (Ok(there), Ok(open)) if there.identity == open.identity)
     };
     let descriptor = descriptor.filter(is_it);
     let asks_by_making = keeps_absences(ground.name.as_str());
     let directory = match asks_by_making || descriptor.is_none() {
         true => None,
-        false => super::look(episode(), &mut || paths::open_directory(path)).ok(),
+        false => super::look(&mut episode(), &mut || paths::open_directory(path)).ok(),
     };
     let role = Role::Database(Database {
         level: AtomicI32::new(SQLITE_LOCK_NONE),
         counter: Counter::default(),
+        version: Cell::new(None),
         freshness: Freshness::default(),
         journal: Cell::new(None),
         open_journal: Cell::new(None),
@@ -187,9 +188,7 @@ pub unsafe fn journal(
     // SAFETY: the base's file is open.
     let (methods, journal) = unsafe { wrap(request, descriptor, policy, role)? };
     if let (Some(database), Some(descriptor)) = (network.database(), descriptor) {
-        let status = super::look(network.episode(Call::Size, None), &mut || {
-            descriptor.status_cached()
-        });
+        let status = network.look_at(path, Call::Size, || descriptor.status_cached());
         match (status, made) {
             (Ok(status), Some(made)) if made.is_new => made.give(descriptor, &status),
             _ => {}

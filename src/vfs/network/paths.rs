@@ -4,7 +4,7 @@
 //! half a transaction is read. So names are looked at here. Journals are never SQLite's locked file, so that they may
 //! be opened and closed.
 
-use super::{Network, look};
+use super::Network;
 use crate::durable::descriptor::{Descriptor, Status, status, status_at};
 use crate::durable::fence::Proof;
 use crate::durable::transient::{Call, passes};
@@ -80,13 +80,7 @@ fn fresh_status(path: &CStr, asks_by_making: bool) -> nix::Result<Status> {
 pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_int> {
     let asks_by_making = network.database().is_some_and(|d| d.asks_by_making);
     let is_journal = path.to_bytes().ends_with(b"-journal");
-    let episode = crate::durable::episode::Episode::new(
-        &network.shim.sqlite,
-        path,
-        (Call::Look, None),
-        network.policy.retry,
-    );
-    let found = look(episode, &mut || {
+    let found = network.look_at(path, Call::Look, || {
         if flags != SQLITE_ACCESS_EXISTS {
             let all = AccessFlags::R_OK | AccessFlags::W_OK;
             return nix::unistd::access(path, all).map(|()| true);
@@ -189,6 +183,12 @@ pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
     }
     if failed {
         episode.succeeded();
+    }
+    if let Some(database) = network
+        .database()
+        .filter(|_| path.to_bytes().ends_with(b"-journal"))
+    {
+        database.journal.set(None);
     }
     // After a failure, who knows whether the server remembers.
     if (sync || failed) && sync_directory(network, path).is_err() {
