@@ -202,7 +202,7 @@ fn killed_elsewhere(vfs: &str, new_connection: bool) -> (Answer, bool, State) {
     let mut reader = Worker::at(&on(&cluster, 1), vfs, "");
     assert_eq!(reader.run(VERSIONS), all(0));
     // Asked again, so that it has just been answered.
-    std::thread::sleep(BELIEVED);
+    std::thread::sleep(BELIEVED + Duration::from_millis(100));
     let half = Fault::at(&[Op::Write]).of("a.db").on(0).nth(30).times(1);
     let half = cluster.inject(half.late(Duration::from_millis(50)));
     let start = Instant::now();
