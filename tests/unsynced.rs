@@ -5,24 +5,23 @@ mod support;
 
 #[path = "support/cluster/mod.rs"]
 mod cluster;
+#[path = "support/naive.rs"]
+mod naive;
 #[path = "support/rows.rs"]
 mod rows;
 #[path = "support/worker.rs"]
 mod worker;
 
 use cluster::{Cluster, Errno, Fault, Mount, Op};
+use naive::NAIVE;
 use rows::{State, all, create, rewrite};
-use std::ffi::c_int;
 use std::path::PathBuf;
 use std::time::Duration;
 use worker::{Answer, LONG, STOCK, Worker, tested, within};
 
-const NAIVE: &str = "TURNSTILE_TEST_NAIVE";
-
 #[test]
 fn worker_process() {
-    naive::begin();
-    worker::serve();
+    worker::serve_with(naive::begin);
 }
 
 const MODES: [&str; 3] = ["DELETE", "TRUNCATE", "PERSIST"];
@@ -257,36 +256,4 @@ fn beyond_the_limit_nothing_more_is_written() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
-}
-
-/// A naive fsync: when it fails it is called again. SQLite is linked into this program, and calls this one.
-mod naive {
-    use super::c_int;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-    static ON: AtomicBool = AtomicBool::new(false);
-
-    pub fn begin() {
-        ON.store(std::env::var_os(super::NAIVE).is_some(), Relaxed);
-    }
-
-    fn sync(call: impl Fn() -> c_int) -> c_int {
-        let attempts = if ON.load(Relaxed) { 5 } else { 1 };
-        (0..attempts)
-            .map(|_| call())
-            .find(|&code| code == 0)
-            .unwrap_or(-1)
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn fsync(fd: c_int) -> c_int {
-        // SAFETY: plain system call.
-        sync(|| unsafe { libc::syscall(libc::SYS_fsync, fd) as c_int })
-    }
-
-    #[unsafe(no_mangle)]
-    extern "C" fn fdatasync(fd: c_int) -> c_int {
-        // SAFETY: plain system call.
-        sync(|| unsafe { libc::syscall(libc::SYS_fdatasync, fd) as c_int })
-    }
 }

@@ -8,7 +8,6 @@
 
 #[path = "worker/process.rs"]
 pub mod process;
-pub use process::serve;
 
 use crate::support::encoded;
 use std::fmt;
@@ -17,6 +16,16 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
+
+/// The process's side. Returns at once in the test's own process.
+pub fn serve() {
+    process::serve(|| {});
+}
+
+/// The same, with something to be done before the first connection.
+pub fn serve_with(prepare: fn()) {
+    process::serve(prepare);
+}
 
 /// Longer than anything takes that ends.
 pub const LONG: Duration = Duration::from_secs(120);

@@ -28,7 +28,7 @@ struct Process {
 /// |---|---|
 /// | `TURNSTILE_WORKER_UID` | the user that it becomes |
 /// | `TURNSTILE_WORKER_MMAP` | `SQLITE_CONFIG_MMAP_SIZE`, as if SQLite were compiled so |
-pub fn serve() {
+pub fn serve(prepare: impl FnOnce()) {
     let variable = |name: &str| std::env::var(name).ok();
     if variable("TURNSTILE_WORKER").is_none() {
         return;
@@ -50,6 +50,7 @@ pub fn serve() {
     // SAFETY: nothing has used SQLite yet.
     unsafe { rusqlite::trace::config_log(Some(keep)).unwrap() };
     turnstile::register(turnstile::Options::default()).unwrap();
+    prepare();
     let mut process = Process::default();
     for command in std::io::stdin().lines() {
         let command = command.expect("a command");
