@@ -26,8 +26,8 @@ fn worker_process() {
     worker::serve_with(naive::begin);
 }
 
-/// A node that is given up: its locks go to others, and all that it asks is answered with EIO. That is
-/// `Cluster::evict`, but it ends by what has happened, and so does not depend on how busy this machine is.
+/// All that the first node asks is answered with EIO. With its locks forgotten that is `Cluster::evict`, but
+/// it ends by what has happened, and so does not depend on how busy this machine is.
 struct Silence<'a> {
     cluster: &'a Cluster,
     fault: Id,
@@ -38,7 +38,6 @@ impl Silence<'_> {
     fn begin(cluster: &Cluster) -> Silence<'_> {
         let silent = Fault::at(Op::ALL).on(0).answer(Errno::EIO);
         let fault = cluster.inject(silent);
-        cluster.forget_locks(0);
         let start = Instant::now();
         Silence {
             cluster,
@@ -150,6 +149,21 @@ fn writes(who: Who) -> u64 {
     cluster.fired(count)
 }
 
+/// Begins a transaction and brings it to this point: what is to be told then to have an answer.
+fn reach(cluster: &Cluster, first: &mut Worker, point: Point, writes: u64) -> String {
+    if point == Point::Spilled {
+        first.run("PRAGMA cache_size=5");
+    }
+    let Some(last) = point.last(writes) else {
+        first.run("BEGIN IMMEDIATE");
+        return format!("sql {}; COMMIT", change(2, "first"));
+    };
+    let last = cluster.inject(last);
+    first.tell(&format!("sql {}", rewrite(2, "first")));
+    assert!(within(LONG, || cluster.fired(last) == 1), "{point:?}");
+    String::new()
+}
+
 /// One transaction, interrupted.
 #[derive(Debug)]
 struct Interrupted {
@@ -165,24 +179,11 @@ struct Interrupted {
 impl Interrupted {
     fn new(who: Who, mode: &str, point: Point, writes: u64, goes_on: bool) -> Interrupted {
         let (cluster, mut first, mut other) = begin(who, mode);
-        if point == Point::Spilled {
-            first.run("PRAGMA cache_size=5");
-        }
-        let transaction = match point.last(writes) {
-            None => {
-                first.run("BEGIN IMMEDIATE");
-                format!("{}; COMMIT", change(2, "first"))
-            }
-            Some(last) => {
-                let last = cluster.inject(last);
-                first.tell(&format!("sql {}", rewrite(2, "first")));
-                assert!(within(LONG, || cluster.fired(last) == 1), "{point:?}");
-                String::new()
-            }
-        };
+        let rest = reach(&cluster, &mut first, point, writes);
         let silence = Silence::begin(&cluster);
-        if !transaction.is_empty() {
-            first.tell(&format!("sql {transaction}"));
+        cluster.forget_locks(0);
+        if !rest.is_empty() {
+            first.tell(&rest);
         }
         let committed = other.sql(&rewrite(9, "other"));
         silence.end();
@@ -282,6 +283,47 @@ fn who_was_given_up_writes_no_more() {
     }
 }
 
+/// The same silence, but the locks are still there: it costs a pause, and not the transaction.
+#[test]
+fn who_was_only_silent_goes_on() {
+    if !Cluster::available("who_was_only_silent_goes_on") {
+        return;
+    }
+    let (first, other) = (turnstile(), turnstile());
+    let who = Who {
+        first,
+        fenced: true,
+        other,
+    };
+    let writes = writes(who);
+    let silent = |mode| {
+        for point in POINTS {
+            let (cluster, mut first, mut other) = begin(who, mode);
+            let rest = reach(&cluster, &mut first, point, writes);
+            let silence = Silence::begin(&cluster);
+            if !rest.is_empty() {
+                first.tell(&rest);
+            }
+            silence.end();
+            let said = first.hear();
+            assert_eq!(
+                said.as_deref(),
+                Ok(""),
+                "{mode}, {point:?}: {}",
+                first.log()
+            );
+            let state = State::seen_by(&mut other);
+            let right = state.is_whole() && state.has("first") && state.versions == all(2);
+            assert!(right, "{mode}, {point:?}: {state:?}");
+        }
+    };
+    std::thread::scope(|scope| {
+        for mode in MODES {
+            scope.spawn(move || silent(mode));
+        }
+    });
+}
+
 /// Of the control: without the fence databases are really destroyed, or commits lost.
 #[cfg(feature = "inject")]
 #[test]
@@ -341,6 +383,7 @@ fn read_on(who: Who, noticed: bool) -> (Answer, Answer) {
     let first = reader.ask("fetch 20").unwrap();
     if noticed {
         let silence = Silence::begin(&cluster);
+        cluster.forget_locks(0);
         reader.tell("fetch 1000");
         other.run(&rewrite(9, "other"));
         silence.end();
