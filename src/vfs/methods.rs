@@ -3,10 +3,11 @@
 //! Invariant: we have a method exactly where the base has it, at the base's own iVersion (at most 3,
 //! the newest that we know). A base's method is called with the base's own VFS pointer.
 
-use super::network::{Network, paths};
+use super::network::{self, Network, paths};
 use super::{Shim, explain, open, rim};
 use crate::sqlite::abi::*;
 use crate::wait::{note, patience};
+use nix::errno::Errno;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr;
 
@@ -269,10 +270,34 @@ unsafe extern "C" fn x_full_pathname(
     if code & 0xff == SQLITE_OK {
         return code;
     }
+    // SAFETY: the same arguments.
+    unsafe { full_pathname_again(vfs, code, path, size, full) }
+}
+
+/// The stock VFS looks at each part of the path, and at the directory that we are in (`unixFullPathname`).
+#[cold]
+unsafe extern "C" fn full_pathname_again(
+    vfs: *mut sqlite3_vfs,
+    first: c_int,
+    path: *const c_char,
+    size: c_int,
+    full: *mut c_char,
+) -> c_int {
+    let errno = Errno::last();
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
-    let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
-    rim::guard(&shim.sqlite, "explain", code, || {
-        explain::cannot_resolve(shim, code, path, size);
+    let (shim, name) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
+    rim::guard(&shim.sqlite, "xFullPathname", first, || {
+        let code = network::open::resolve(shim, name, errno, first, || {
+            pass!(
+                vfs,
+                "xFullPathname",
+                SQLITE_CANTOPEN,
+                xFullPathname(path, size, full)
+            )
+        });
+        if code & 0xff != SQLITE_OK {
+            explain::cannot_resolve(shim, code, name, size);
+        }
         code
     })
 }

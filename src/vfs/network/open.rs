@@ -7,7 +7,7 @@ use crate::durable::descriptor::{Descriptor, status_at};
 use crate::durable::episode::Episode;
 use crate::durable::fence::{Counter, JournalHeader};
 use crate::durable::transient::{Call, passes};
-use crate::filesystem::{Ground, Kind, Locks};
+use crate::filesystem::{self, Ground, Kind, Locks};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use crate::vfs::open::Room;
@@ -66,6 +66,34 @@ fn is_news(ground: &Ground) -> bool {
         }
     }
     false
+}
+
+/// Resolves the path `name` by `again`, after a first attempt that ended with `code` and `errno`, for as long as the error
+/// passes. (The URI is not known yet: it is the environment's or the program's `retry_ms`.)
+pub fn resolve(
+    shim: &Shim,
+    name: &CStr,
+    mut errno: Errno,
+    mut code: c_int,
+    mut again: impl FnMut() -> c_int,
+) -> c_int {
+    let Ok(options) = shim.options.with_environment() else {
+        return code;
+    };
+    let is_network = || filesystem::look(name, options.fs).kind == Kind::Network;
+    let retry = Policy::of(&options).retry;
+    let mut episode = Episode::new(&shim.sqlite, name, (Call::Look, None), retry);
+    while passes(Call::Look, errno) && is_network() && episode.goes_on(errno) {
+        code = again();
+        if code & 0xff == SQLITE_OK {
+            episode.succeeded();
+            return code;
+        }
+        errno = Errno::last();
+    }
+    episode.failed("its path cannot be resolved");
+    Errno::set(errno);
+    code
 }
 
 /// Opens a database.

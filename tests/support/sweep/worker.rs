@@ -66,6 +66,15 @@ impl Order<'_> {
             path,
             ..
         } = self;
+        // The path is resolved before the URI's parameters are known.
+        let retry = parameters.strip_prefix("&retry_ms=");
+        // SAFETY: this process has no other thread.
+        unsafe {
+            match retry {
+                Some(retry) => std::env::set_var("TURNSTILE_RETRY_MS", retry),
+                None => std::env::remove_var("TURNSTILE_RETRY_MS"),
+            }
+        }
         let uri = format!("file:{}?vfs={vfs}{parameters}", path.display());
         let db = Connection::open_with_flags(uri, OpenFlags::default())?;
         db.busy_timeout(Duration::from_secs(2))?;
