@@ -282,7 +282,7 @@ unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_
                 Ok(true) => Some(Errno::EIO),
                 Err(errno) => Some(errno),
             },
-            code if may_pass(code) => Some(Errno::last()),
+            code if may_pass(code) => Some(why_not(path, flags)),
             code => return Err(code),
         };
         let Some(errno) = errno else {
@@ -309,6 +309,17 @@ unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_
             });
         }
     }
+}
+
+/// Why the base has not opened a file. What could not be made, it has tried to open for reading, and that is not
+/// there.
+fn why_not(path: &CStr, flags: c_int) -> Errno {
+    let errno = Errno::last();
+    let makes = flags & SQLITE_OPEN_CREATE != 0;
+    if errno == Errno::ENOENT && makes && paths::of_directory(path, status_at).is_ok() {
+        return Errno::EIO;
+    }
+    errno
 }
 
 /// Whether a file that was to be written to can be.
