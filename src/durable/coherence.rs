@@ -5,9 +5,10 @@
 //!
 //! - The database's attributes are fetched from the server (`AT_STATX_FORCE_SYNC`): if size or time differ, FUSE
 //!   (`fuse_change_attributes`) and NFS (`nfs_update_inode`) drop its pages.
-//! - The *time* is only as fine as the server's clock ticks (4 ms on most, 2 s on a few): two commits in one tick look
-//!   like one. So pages that were read while the time was young are not believed: they are dropped with
-//!   `posix_fadvise`, which asks nobody. That is [`Freshness`].
+//! - The *time* is only as fine as the server's clock ticks: two commits in one tick look like one. So pages that
+//!   were read while the time was young are not believed: they are dropped with `posix_fadvise`, which asks nobody.
+//!   That is [`Freshness`]. Where nothing has changed for longer than a tick, nothing has been written, and there
+//!   is no journal to look for either: a hot one that belongs to this version changes nothing.
 //! - The directory's attributes are fetched, too: NFS keeps "there is no such file" for up to a minute, until the
 //!   directory has changed (`nfs_neg_need_reval`).
 //! - FUSE and SMB keep it for a time, whatever the directory says. There a name is looked up afresh if somebody is
@@ -17,9 +18,12 @@
 use super::descriptor::Version;
 use std::cell::Cell;
 
-/// So long after a change its time may still be that of the next one: FAT's clock ticks every 2 s, and no server's
-/// slower.
-const TICK: u64 = 2_000_000_000;
+/// So long after a change its time may still be that of the next one: Linux stamps files with the time of the last timer
+/// interrupt, of which there are 100 to 1000 in a second (`current_time`; since 6.13 finer).
+const TICK: u64 = 11_000_000;
+
+/// Where times have no fractions: ext3's have seconds, FAT's are even.
+const LONG_TICK: u64 = 2_000_000_000;
 
 /// Whether the pages of a file that the kernel keeps can be believed.
 #[derive(Default)]
@@ -33,6 +37,11 @@ pub struct Freshness {
 }
 
 impl Freshness {
+    /// The next look is doubtful.
+    pub fn forget(&self) {
+        self.version.set(None);
+    }
+
     /// The file's present version is this, `now` (nanoseconds). True: the pages are to be dropped.
     pub fn is_doubtful(&self, version: Version, now: u64) -> bool {
         let looked = self.looked.replace(now);
@@ -40,7 +49,11 @@ impl Freshness {
             self.since.set(now);
             return true;
         }
-        looked.saturating_sub(self.since.get()) < TICK
+        let tick = match version.0.nanos {
+            0 => LONG_TICK,
+            _ => TICK,
+        };
+        looked.saturating_sub(self.since.get()) < tick
     }
 }
 
@@ -63,5 +76,17 @@ mod tests {
         assert!(!freshness.is_doubtful(version(1), 5 * s));
         assert!(freshness.is_doubtful(version(2), 6 * s));
         assert!(freshness.is_doubtful(version(2), 7 * s));
+        // A finer clock.
+        let version = (
+            Time {
+                seconds: 3,
+                nanos: 5,
+            },
+            4096,
+        );
+        let ms = 1_000_000;
+        assert!(freshness.is_doubtful(version, 10 * s));
+        assert!(freshness.is_doubtful(version, 10 * s + 11 * ms));
+        assert!(!freshness.is_doubtful(version, 10 * s + 12 * ms));
     }
 }

@@ -204,6 +204,18 @@ impl Descriptor {
         Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 
+    /// Whether another process holds what keeps us from SHARED.
+    pub fn is_kept_out(self) -> nix::Result<bool> {
+        for (start, length) in [(PENDING, 1), (SHARED_FIRST, SHARED_SIZE)] {
+            let mut lock = flock(libc::F_RDLCK, start, length);
+            self.control(libc::F_GETLK, &mut lock)?;
+            if lock.l_type != libc::F_UNLCK as libc::c_short {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn lock(self, kind: libc::c_int, start: i64, length: i64) -> nix::Result<()> {
         self.control(libc::F_SETLK, &mut flock(kind, start, length))
     }

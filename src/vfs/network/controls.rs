@@ -34,8 +34,13 @@ pub unsafe extern "C" fn x_file_control(
 /// # Safety
 /// `argument` is what `op` has.
 unsafe fn answer(network: &Network, op: c_int, argument: *mut c_void) -> Option<c_int> {
-    network.database()?;
+    let database = network.database()?;
     match op {
+        // It may make the file longer (fcntlSizeHint).
+        SQLITE_FCNTL_SIZE_HINT => {
+            database.version.set(None);
+            None
+        }
         SQLITE_FCNTL_MMAP_SIZE => {
             // SAFETY: the caller's promise: an sqlite3_int64.
             unsafe { *argument.cast::<sqlite3_int64>() = 0 };

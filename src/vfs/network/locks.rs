@@ -1,9 +1,12 @@
 //! Locking, and what is to be seen under a lock.
 //!
-//! The stock VFS forgets a lock whose end has failed: `posixUnlock` clears its books and answers
-//! SQLITE_IOERR_UNLOCK, and nobody else is let in until the file is closed. So the lock is had again by the books, if
-//! that is possible, and given back again; if it is not because a writer waits for exactly that, it is given back
-//! behind the books' back.
+//! # Locks that nobody knows of
+//! The stock VFS forgets a lock whose end has failed: `posixUnlock` clears its books and answers SQLITE_IOERR_UNLOCK.
+//! It never knew of one that it got in an attempt at SHARED that failed then (`unixLock`). Nobody else is let in until the
+//! file is closed. So SHARED is had by the books, if that is possible, and given back; if it is not, because a
+//! writer of another process waits for exactly that, the lock is given back behind the books' back. (No connection in this
+//! process has a lock then, or it would have had SHARED by the books alone. If one gets it in the next
+//! microseconds, because that writer gives up just then, it loses it.)
 
 use super::{Health, Network, may_pass, paths};
 use crate::durable::transient::{Call, passes};
@@ -66,7 +69,7 @@ pub unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite3_file, held: *m
 }
 
 impl Network {
-    fn lock(&self, level: c_int, lock: impl FnMut() -> c_int) -> c_int {
+    fn lock(&self, level: c_int, mut lock: impl FnMut() -> c_int) -> c_int {
         let Some(database) = self.database() else {
             return SQLITE_IOERR_LOCK;
         };
@@ -74,7 +77,18 @@ impl Network {
             self.refuse(Call::Lock, self.health.get());
             return SQLITE_IOERR_LOCK;
         }
-        let mut code = self.attempt(Call::Lock, None, lock);
+        let mut has_failed = false;
+        let mut code = self.attempt(Call::Lock, None, || {
+            Errno::clear();
+            let code = lock();
+            // The end of PENDING has failed, and unixLock answers SQLITE_BUSY all the same: it was refused SHARED.
+            let is_silent = code == SQLITE_BUSY && passes(Call::Lock, Errno::last());
+            has_failed |= may_pass(code) || is_silent;
+            code
+        });
+        if has_failed && code != SQLITE_OK && self.lock_state() == SQLITE_LOCK_NONE {
+            self.give_back(&mut || self.unlock_unknown());
+        }
         if code == SQLITE_OK && level == SQLITE_LOCK_SHARED {
             // A new transaction.
             database.counter.forget();
@@ -82,7 +96,33 @@ impl Network {
             self.recover();
             code = self.see_the_present();
         }
+        if code == SQLITE_OK && level == SQLITE_LOCK_RESERVED && database.is_unchanged.take() {
+            code = self.look_for_journal();
+        }
         database.level.store(self.lock_state(), Ordering::Relaxed);
+        code
+    }
+
+    /// Under RESERVED, if a journal was not looked for under SHARED: nothing of it is in the database, but its end
+    /// could be taken for that of ours (`readSuperJournal`). The next attempt plays it back.
+    fn look_for_journal(&self) -> c_int {
+        let is_there = self.look(Call::Look, || {
+            paths::of_journal(self.path, |journal| paths::is_hot(self, journal))
+        });
+        let code = match is_there {
+            Ok(false) => return SQLITE_OK,
+            Ok(true) => {
+                if let Some(database) = self.database() {
+                    database.freshness.forget();
+                }
+                SQLITE_BUSY
+            }
+            Err(errno) => {
+                Errno::set(errno);
+                SQLITE_IOERR_ACCESS
+            }
+        };
+        self.give_back(&mut || self.unlock_base(SQLITE_LOCK_SHARED));
         code
     }
 
@@ -98,7 +138,9 @@ impl Network {
         match status {
             Ok(status) => {
                 database.version.set(Some(status.version()));
-                if database.freshness.is_doubtful(status.version(), now()) {
+                let is_doubtful = database.freshness.is_doubtful(status.version(), now());
+                database.is_unchanged.set(!is_doubtful);
+                if is_doubtful {
                     descriptor.drop_pages();
                 }
                 SQLITE_OK
@@ -121,6 +163,7 @@ impl Network {
         let code = self.give_back(&mut unlock);
         database.level.store(self.lock_state(), Ordering::Relaxed);
         if level == SQLITE_LOCK_NONE {
+            database.version.set(None);
             self.recover();
         }
         code
@@ -148,7 +191,7 @@ impl Network {
             }
             code = match self.lock_state() {
                 // By the books there is nothing to unlock any more.
-                SQLITE_LOCK_NONE => self.unlock_again(),
+                SQLITE_LOCK_NONE => self.unlock_unknown(),
                 _ => unlock(),
             };
             if !may_pass(code) {
@@ -159,17 +202,24 @@ impl Network {
         }
     }
 
-    /// Ends a lock of which the base knows nothing any more.
-    fn unlock_again(&self) -> c_int {
-        match self.lock_base(SQLITE_LOCK_SHARED) {
-            SQLITE_OK => self.unlock_base(SQLITE_LOCK_NONE),
-            // Somebody's PENDING keeps us from SHARED, and our forgotten lock keeps him from EXCLUSIVE. It was
-            // refused by the system and not by the books, so nobody in this process has a lock.
-            SQLITE_BUSY => match self.descriptor.map(|descriptor| descriptor.unlock()) {
-                Some(Err(_)) => SQLITE_IOERR_UNLOCK,
-                _ => SQLITE_OK,
-            },
-            code => code,
+    /// Ends a lock of which the base does not know.
+    fn unlock_unknown(&self) -> c_int {
+        let code = self.lock_base(SQLITE_LOCK_SHARED);
+        let Some(descriptor) = self.descriptor.filter(|_| code == SQLITE_BUSY) else {
+            return match code {
+                SQLITE_OK => self.unlock_base(SQLITE_LOCK_NONE),
+                SQLITE_BUSY => SQLITE_OK,
+                code => code,
+            };
+        };
+        // If it is a connection of this process that keeps us out, the locks are its own.
+        let unlocked = match descriptor.is_kept_out() {
+            Ok(true) => descriptor.unlock(),
+            other => other.map(|_| ()),
+        };
+        match unlocked {
+            Ok(()) => SQLITE_OK,
+            Err(_) => SQLITE_IOERR_UNLOCK,
         }
     }
 

@@ -104,6 +104,8 @@ pub struct Database {
     /// When the database was changed last and how large it is, if we have not written since.
     version: Cell<Option<Version>>,
     freshness: Freshness,
+    /// Nothing was written since the transaction before this one: there is no journal to look for.
+    is_unchanged: Cell<bool>,
     /// The journal that this transaction has opened for writing, as long as the turn lasts.
     journal: Cell<Option<Identity>>,
     /// The same, as long as it is open.

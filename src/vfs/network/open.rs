@@ -144,6 +144,7 @@ pub unsafe fn database(
         counter: Counter::default(),
         version: Cell::new(None),
         freshness: Freshness::default(),
+        is_unchanged: Cell::new(false),
         journal: Cell::new(None),
         open_journal: Cell::new(None),
         asks_by_making,

@@ -64,9 +64,18 @@ pub fn begins_a_journal(path: &CStr) -> nix::Result<bool> {
     Ok(read == 1 && first[0] != 0)
 }
 
-/// What the server says of `path`. With `asks_by_making`, "there is none" is not what a cache says; see
-/// `durable::coherence`.
-fn fresh_status(path: &CStr, asks_by_making: bool) -> nix::Result<Status> {
+/// Whether there is a journal at `path` that begins as a hot one does, whatever a cache says.
+pub fn is_hot(network: &Network, path: &CStr) -> nix::Result<bool> {
+    match fresh_status(network, path) {
+        Ok(status) if status.is_file() && status.size > 0 => begins_a_journal(path),
+        Ok(_) | Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// What the server says of `path`. "There is none" is not what a cache says; see `durable::coherence`.
+fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
+    let asks_by_making = network.database().is_some_and(|d| d.asks_by_making);
     // Never done: a directory has one name only.
     match nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty()) {
         Err(errno) if passes(Call::Look, errno) => Err(errno),
@@ -78,15 +87,19 @@ fn fresh_status(path: &CStr, asks_by_making: bool) -> nix::Result<Status> {
 
 /// `xAccess` for a file of the database: SQLITE_ACCESS_EXISTS is false for an empty one, too (`unixAccess`).
 pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_int> {
-    let asks_by_making = network.database().is_some_and(|d| d.asks_by_making);
     let is_journal = path.to_bytes().ends_with(b"-journal");
+    let level = network.lock_state();
+    let is_unchanged = network.database().is_some_and(|d| d.is_unchanged.get());
+    if is_journal && is_unchanged && level == SQLITE_LOCK_SHARED && flags == SQLITE_ACCESS_EXISTS {
+        return Ok(false);
+    }
     let found = network.look_at(path, Call::Look, || {
         if flags != SQLITE_ACCESS_EXISTS {
             let all = AccessFlags::R_OK | AccessFlags::W_OK;
             return nix::unistd::access(path, all).map(|()| true);
         }
         if is_journal {
-            return fresh_status(path, asks_by_making).map(|s| !s.is_file() || s.size > 0);
+            return fresh_status(network, path).map(|s| !s.is_file() || s.size > 0);
         }
         let found = nix::sys::stat::stat(path)?;
         let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
