@@ -9,6 +9,8 @@
 //!   were read while the time was young are not believed: they are dropped with `posix_fadvise`, which asks nobody.
 //!   That is [`Freshness`]. Where nothing has changed for longer than a tick, nothing has been written, and there
 //!   is no journal to look for either: a hot one that belongs to this version changes nothing.
+//! - A commit of ours gives the file a time of its own, to the nanosecond: so everybody's cache sees it, and whoever made it
+//!   knows when somebody else has written. (That is another time than the server's by as much as the clocks differ.)
 //! - The directory's attributes are fetched, too: NFS keeps "there is no such file" for up to a minute, until the
 //!   directory has changed (`nfs_neg_need_reval`).
 //! - FUSE and SMB keep it for a time, whatever the directory says. There a name is looked up afresh if somebody is
@@ -40,6 +42,13 @@ impl Freshness {
     /// The next look is doubtful.
     pub fn forget(&self) {
         self.version.set(None);
+    }
+
+    /// We have made this version, `now`, with a time that no clock's tick has.
+    pub fn is_own(&self, version: Version, now: u64) {
+        self.version.set(Some(version));
+        self.since.set(0);
+        self.looked.set(now);
     }
 
     /// The file's present version is this, `now` (nanoseconds). True: the pages are to be dropped.

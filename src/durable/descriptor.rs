@@ -35,7 +35,6 @@ pub struct Status {
     pub size: u64,
     pub modified: Time,
     pub mode: u32,
-    pub owner: (u32, u32),
 }
 
 /// When a file was changed last, and its size: not every change has a time of its own.
@@ -80,7 +79,6 @@ pub fn status(directory: RawFd, path: &CStr) -> nix::Result<Status> {
             nanos: found.stx_mtime.tv_nsec,
         },
         mode: u32::from(found.stx_mode),
-        owner: (found.stx_uid, found.stx_gid),
     })
 }
 
@@ -104,13 +102,17 @@ fn old_status(directory: RawFd, path: &CStr) -> nix::Result<Status> {
             nanos: found.st_mtime_nsec as u32,
         },
         mode: found.st_mode as u32,
-        owner: (found.st_uid, found.st_gid),
     })
 }
 
 /// What the server says of the file at `path`.
 pub fn status_at(path: &CStr) -> nix::Result<Status> {
     status(libc::AT_FDCWD, path)
+}
+
+/// What is known here of the file at `path`, perhaps from a cache.
+pub fn status_cached(path: &CStr) -> nix::Result<Status> {
+    old_status(libc::AT_FDCWD, path)
 }
 
 /// A file that SQLite has open.
@@ -164,16 +166,23 @@ impl Descriptor {
         Ok(done)
     }
 
-    /// Gives a file that was just made this mode and owner, as far as we may.
-    pub fn adopt(self, mode: u32, owner: (u32, u32)) {
-        // SAFETY: no memory is involved.
-        unsafe {
-            libc::fchmod(self.0, mode & 0o777);
-            // robustFchown: only root is not restricted.
-            if libc::geteuid() == 0 {
-                libc::fchown(self.0, owner.0, owner.1);
-            }
-        }
+    /// Makes the present moment the time of the file's last change, to the nanosecond. Only its owner may.
+    pub fn stamp(self) -> nix::Result<Time> {
+        // SAFETY: structures that are filled, and that the calls take; this clock exists on every Linux.
+        let time = unsafe {
+            let mut time: libc::timespec = std::mem::zeroed();
+            libc::clock_gettime(libc::CLOCK_REALTIME, &mut time);
+            // An even second could be that of a clock that knows no fractions.
+            time.tv_nsec = time.tv_nsec.max(1);
+            let mut omit = time;
+            omit.tv_nsec = libc::UTIME_OMIT;
+            Errno::result(libc::futimens(self.0, [omit, time].as_ptr()))?;
+            time
+        };
+        Ok(Time {
+            seconds: time.tv_sec as i64,
+            nanos: time.tv_nsec as u32,
+        })
     }
 
     /// Asks once more for the locks that `level` (SQLITE_LOCK_*) means for the stock VFS: see `unixLock`.

@@ -35,14 +35,13 @@ pub enum Call {
     /// A look at a path: is there a journal, is the database still the file at its path?
     Look,
     Delete,
-    Create,
 }
 
 impl Call {
     /// Whether it names a file by its path; else it is about an open one.
     fn has_path(self) -> bool {
         use Call::*;
-        matches!(self, Open | Look | Delete | Create | SyncDirectory)
+        matches!(self, Open | Look | Delete | SyncDirectory)
     }
 
     /// Whether it changes what others see, so that it may be made again only if the turn to write is ours.
@@ -67,7 +66,6 @@ impl fmt::Display for Call {
             Call::CheckReserved => "look at RESERVED",
             Call::Look => "stat",
             Call::Delete => "unlink",
-            Call::Create => "create",
         })
     }
 }

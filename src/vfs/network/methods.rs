@@ -8,6 +8,7 @@ use crate::durable::transient::{Call, passes};
 use crate::durable::unsynced::Change;
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
+use crate::turn::mapped::now;
 use crate::vfs::file::{self, File};
 use crate::vfs::rim;
 use nix::errno::Errno;
@@ -212,7 +213,10 @@ impl Network {
             self.refuse(Call::Sync, health);
             return SQLITE_IOERR_FSYNC;
         }
+        // unixSync syncs the directory of a new journal, too, and takes no notice of an error.
+        Errno::clear();
         let mut code = self.sync_base(flags);
+        let left = Errno::last();
         if may_pass(code) {
             code = self.sync_again(flags, code);
         }
@@ -220,19 +224,28 @@ impl Network {
             self.unsynced.borrow_mut().clear();
             self.believe(|belief| belief.synced());
             self.learn_version();
-            code = self.sync_name();
+            code = self.sync_name(left);
         }
         code
     }
 
-    /// What comes next is the commit. If that is in doubt, whoever has rolled it back meanwhile has written, and may well have
-    /// counted up to the same change counter.
+    /// What comes next is the commit. If that is in doubt, whoever has rolled it back meanwhile has written, and may well
+    /// have counted up to the same change counter: but not at this time.
     fn learn_version(&self) {
         if let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor) {
-            let status = self.look(Call::Size, || descriptor.status());
-            database
-                .version
-                .set(status.ok().map(|status| status.version()));
+            let time = descriptor.stamp();
+            let status = self.look(Call::Size, || match time {
+                // The server has answered with it.
+                Ok(_) => descriptor.status_cached(),
+                Err(_) => descriptor.status(),
+            });
+            let version = status.ok().map(|status| status.version());
+            database.version.set(version);
+            if let (Ok(time), Some(version)) = (time, version)
+                && version.0 == time
+            {
+                database.freshness.is_own(version, now());
+            }
         }
     }
 
@@ -291,20 +304,18 @@ impl Network {
         SQLITE_OK
     }
 
-    /// The name of a new journal is to be there after a crash, too.
-    fn sync_name(&self) -> c_int {
+    /// The name of a new journal is to be there after a crash, too. `errno`: what the base's sync has left.
+    fn sync_name(&self, errno: Errno) -> c_int {
         let Role::Journal(journal) = &self.role else {
             return SQLITE_OK;
         };
-        if !journal.is_new.get() {
+        if !journal.is_new.replace(false) || !passes(Call::SyncDirectory, errno) {
             return SQLITE_OK;
         }
         match paths::sync_directory(self, self.path) {
-            Ok(()) => {
-                journal.is_new.set(false);
-                SQLITE_OK
-            }
+            Ok(()) => SQLITE_OK,
             Err(errno) => {
+                journal.is_new.set(true);
                 Errno::set(errno);
                 SQLITE_IOERR_DIR_FSYNC
             }

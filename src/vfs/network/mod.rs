@@ -100,6 +100,7 @@ enum Role {
 pub struct Database {
     /// SQLITE_LOCK_*, for [`super::apart`].
     level: AtomicI32,
+    inode: Option<u64>,
     counter: Counter,
     /// When the database was changed last and how large it is, if we have not written since.
     version: Cell<Option<Version>>,
@@ -122,7 +123,7 @@ pub struct Journal {
     /// Its name is nobody else's, so it needs no lock.
     is_super: bool,
     header: JournalHeader,
-    /// It was made by us, and its directory is not synced yet.
+    /// It may have been made by us, and its directory is not synced yet.
     is_new: Cell<bool>,
 }
 

@@ -128,12 +128,12 @@ pub unsafe fn database(
     // SAFETY: the base has opened it.
     let descriptor = unsafe { descriptor_of(base, room.lower) };
     let episode = || Episode::new(&shim.sqlite, path, (Call::Look, None), policy.retry);
-    let is_it = |descriptor: &Descriptor| {
-        let there = super::look(&mut episode(), &mut || status_at(path));
-        let open = super::look(&mut episode(), &mut || descriptor.status());
-        matches!((there, open), (Ok(there), Ok(open)) if there.identity == open.identity)
-    };
-    let descriptor = descriptor.filter(is_it);
+    let inode = descriptor.and_then(|descriptor| {
+        let there = super::look(&mut episode(), &mut || status_at(path)).ok()?;
+        let open = super::look(&mut episode(), &mut || descriptor.status()).ok()?;
+        (there.identity == open.identity).then_some(open.identity.inode)
+    });
+    let descriptor = descriptor.filter(|_| inode.is_some());
     let asks_by_making = keeps_absences(ground.name.as_str());
     let directory = match asks_by_making || descriptor.is_none() {
         true => None,
@@ -141,6 +141,7 @@ pub unsafe fn database(
     };
     let role = Role::Database(Database {
         level: AtomicI32::new(SQLITE_LOCK_NONE),
+        inode,
         counter: Counter::default(),
         version: Cell::new(None),
         freshness: Freshness::default(),
@@ -189,20 +190,9 @@ pub unsafe fn journal(
     // Who only looks whether it is hot has no turn. A super-journal's name is nobody else's.
     let writes = !is_super && flags & SQLITE_OPEN_READWRITE != 0 && network.has_the_turn();
     if writes && let Some(health) = network.ails() {
-        network.refuse(Call::Create, health);
+        network.refuse(Call::Open, health);
         return Err(SQLITE_CANTOPEN);
     }
-    let makes = flags & SQLITE_OPEN_CREATE != 0 && network.descriptor.is_some();
-    let mut made = None;
-    if makes {
-        made = Some(paths::make(network, path).map_err(|errno| cannot_make(network, path, errno))?);
-    }
-    if flags & SQLITE_OPEN_EXCLUSIVE != 0 && made.is_some_and(|made| !made.is_new) {
-        return Err(SQLITE_CANTOPEN);
-    }
-    // The base would sync the directory once, and take no notice of an error: see `sync_name`.
-    let made_already = SQLITE_OPEN_CREATE | SQLITE_OPEN_EXCLUSIVE;
-    let flags = if makes { flags & !made_already } else { flags };
     // SAFETY: the caller's promise.
     let opened = unsafe { open_base(request, policy, flags)? };
     // SAFETY: the base has opened it; what holds for its databases holds for its journals.
@@ -212,42 +202,25 @@ pub unsafe fn journal(
         database: writes.then_some(owner),
         is_super,
         header: JournalHeader::default(),
-        is_new: Cell::new(made.is_some_and(|made| made.is_new)),
+        is_new: Cell::new(flags & SQLITE_OPEN_CREATE != 0),
     });
     // SAFETY: the base's file is open.
     let (methods, journal) = unsafe { wrap(request, descriptor, policy, role)? };
-    if let (Some(database), Some(descriptor)) = (network.database(), descriptor) {
+    if let (Some(database), Some(descriptor)) = (network.database(), descriptor)
+        && writes
+        && is_journal
+    {
         let status = network.look_at(path, Call::Size, || descriptor.status_cached());
-        match (status, made) {
-            (Ok(status), Some(made)) if made.is_new => made.give(descriptor, &status),
-            _ => {}
-        }
-        if writes && is_journal {
-            // Without it there is no proof, see `prove_journal`: one that is never at its path.
-            database
-                .journal
-                .set(Some(status.map(|s| s.identity).unwrap_or_default()));
-            database.open_journal.set(Some(journal));
-        }
+        // Without it there is no proof, see `prove_journal`: one that is never at its path.
+        let identity = status.map(|s| s.identity).unwrap_or_default();
+        database.journal.set(Some(identity));
+        database.open_journal.set(Some(journal));
     }
     if !out_flags.is_null() {
         // SAFETY: the caller's promise.
         unsafe { *out_flags = opened };
     }
     Ok((methods, Some(journal)))
-}
-
-fn cannot_make(network: &Network, path: &CStr, errno: Errno) -> c_int {
-    network.shim.log(
-        SQLITE_CANTOPEN,
-        format_args!("cannot make {}: {}", PathEnd(path), errno.desc()),
-    );
-    Errno::set(errno);
-    match errno {
-        // As unixOpen has it.
-        Errno::EACCES => SQLITE_READONLY_DIRECTORY,
-        _ => SQLITE_CANTOPEN,
-    }
 }
 
 /// Has the base open the file, for as long as the error passes. The flags with which it is open.

@@ -5,7 +5,7 @@
 //! be opened and closed.
 
 use super::Network;
-use crate::durable::descriptor::{Descriptor, Status, status, status_at};
+use crate::durable::descriptor::{Status, status, status_at, status_cached};
 use crate::durable::fence::Proof;
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
@@ -79,7 +79,8 @@ fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
     // Never done: a directory has one name only.
     match nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty()) {
         Err(errno) if passes(Call::Look, errno) => Err(errno),
-        Err(Errno::EEXIST) => status_at(path),
+        // What the question has brought.
+        Err(Errno::EEXIST) if asks_by_making => status_cached(path),
         _ if asks_by_making => Err(Errno::ENOENT),
         _ => status_at(path),
     }
@@ -116,43 +117,6 @@ pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_in
             Err(SQLITE_IOERR_ACCESS)
         }
     }
-}
-
-/// A journal that is there now.
-#[derive(Clone, Copy)]
-pub struct Made {
-    /// It was not there before.
-    pub is_new: bool,
-    database: Status,
-}
-
-impl Made {
-    /// Gives it the database's mode and owner: whoever may use the one needs the other.
-    pub fn give(&self, journal: Descriptor, found: &Status) {
-        let database = &self.database;
-        if database.mode & 0o777 != found.mode & 0o777 || database.owner != found.owner {
-            journal.adopt(database.mode, database.owner);
-        }
-    }
-}
-
-/// Makes a journal, as `findCreateFileMode` and `robust_open` do, but this can be tried again.
-pub fn make(network: &Network, path: &CStr) -> nix::Result<Made> {
-    let descriptor = network.descriptor.ok_or(Errno::EBADF)?;
-    let database = network.look(Call::Size, || descriptor.status_cached())?;
-    let mode = Mode::from_bits_truncate(database.mode & 0o777);
-    let mut tried = false;
-    let is_new = network.look(Call::Create, || {
-        let made = nix::sys::stat::mknod(path, SFlag::S_IFREG, mode, 0);
-        let again = std::mem::replace(&mut tried, true);
-        match made {
-            Ok(()) => Ok(true),
-            // Perhaps it was us, the first time.
-            Err(Errno::EEXIST) => Ok(again),
-            Err(errno) => Err(errno),
-        }
-    })?;
-    Ok(Made { is_new, database })
 }
 
 /// `xDelete` for a file of the database. Of a journal it is the commit.
@@ -228,24 +192,17 @@ pub fn sync_directory(network: &Network, path: &CStr) -> nix::Result<()> {
 /// Whether the database is still the file at its path: SQLITE_FCNTL_HAS_MOVED, where stock takes any error of `stat`
 /// for "no" (`fileHasMoved`), and SQLite then for "attempt to write a readonly database".
 pub fn has_moved(network: &Network) -> Result<bool, c_int> {
-    let Some(descriptor) = network.descriptor else {
+    let Some(inode) = network.database().and_then(|d| d.inode) else {
         return Ok(false);
     };
-    let moved = network.look(Call::Look, || {
-        let there = match status_cached(network.path) {
-            Err(Errno::ENOENT) => return Ok(true),
-            there => there?,
-        };
-        Ok(there != descriptor.status_cached()?.identity.inode)
+    let moved = network.look(Call::Look, || match nix::sys::stat::stat(network.path) {
+        Err(Errno::ENOENT) => Ok(true),
+        there => Ok(there?.st_ino as u64 != inode),
     });
     moved.map_err(|errno| {
         Errno::set(errno);
         SQLITE_IOERR_FSTAT
     })
-}
-
-fn status_cached(path: &CStr) -> nix::Result<u64> {
-    nix::sys::stat::stat(path).map(|found| found.st_ino as u64)
 }
 
 /// Fetches the attributes of the database's directory.
