@@ -70,6 +70,16 @@ impl Courtesy {
         }
     }
 
+    /// Where the database is, if others can open it.
+    pub fn database(&self) -> Option<&'static CStr> {
+        self.database
+    }
+
+    /// Whether it is to be written to no more once a sync has failed.
+    pub fn is_poisonable(&self) -> bool {
+        self.manners.retries
+    }
+
     #[inline(always)]
     pub fn is(&self, flags: u8) -> bool {
         self.flags.get() & flags != 0
@@ -248,7 +258,8 @@ pub extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
             _ => {}
         }
     });
-    code
+    // Callers end in a jump to this, as long as the compiler does not see that they know the answer.
+    std::hint::black_box(code)
 }
 
 /// A transaction begins after one that was refused.

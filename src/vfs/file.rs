@@ -17,6 +17,7 @@ use super::locks::{x_lock, x_shm_lock, x_shm_map, x_shm_unmap, x_unlock};
 use super::memory::try_box;
 use super::network::Network;
 use super::open::Room;
+use super::poison::sync_failed;
 use super::{Shim, rim};
 use crate::sqlite::abi::*;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -237,7 +238,11 @@ unsafe extern "C" fn x_truncate(file: *mut sqlite3_file, size: sqlite3_int64) ->
 }
 
 unsafe extern "C" fn x_sync(file: *mut sqlite3_file, flags: c_int) -> c_int {
-    pass!(file, "xSync", SQLITE_IOERR_FSYNC, xSync(flags))
+    let code = pass!(file, "xSync", SQLITE_IOERR_FSYNC, xSync(flags));
+    if code != SQLITE_OK {
+        return sync_failed(file, code);
+    }
+    code
 }
 
 unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut sqlite3_int64) -> c_int {

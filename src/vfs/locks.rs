@@ -40,15 +40,20 @@ const READ: c_int = 3;
 // where that is possible.
 
 pub unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
-    if level != SQLITE_LOCK_SHARED {
-        // SAFETY: the same arguments.
-        return unsafe {
-            match level {
-                SQLITE_LOCK_RESERVED => lock_reserved(file),
-                _ => lock_exclusive(file, level),
-            }
-        };
+    // SAFETY: the same arguments.
+    unsafe {
+        if level < SQLITE_LOCK_RESERVED {
+            lock_shared(file, level)
+        } else if level == SQLITE_LOCK_RESERVED {
+            lock_reserved(file, level)
+        } else {
+            lock_exclusive(file, level)
+        }
     }
+}
+
+#[inline(never)]
+unsafe extern "C" fn lock_shared(file: *mut sqlite3_file, level: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     if ours.courtesy.is(REFUSED) {
@@ -77,13 +82,13 @@ fn lock(file: *mut sqlite3_file, level: c_int) -> c_int {
 }
 
 #[inline(never)]
-unsafe extern "C" fn lock_reserved(file: *mut sqlite3_file) -> c_int {
+unsafe extern "C" fn lock_reserved(file: *mut sqlite3_file, level: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     if ours.courtesy.looks_closer(false) {
-        return look_closer(ours, || lock_to_write(ours, file));
+        return lock_reserved_in_turn(file, level);
     }
-    let code = lock_to_write(ours, file);
+    let code = lock_to_write(ours, file, level);
     if code != SQLITE_OK {
         return answered(ours, Want::Turn, code);
     }
@@ -91,11 +96,19 @@ unsafe extern "C" fn lock_reserved(file: *mut sqlite3_file) -> c_int {
 }
 
 #[inline(always)]
-fn lock_to_write(ours: &File, file: *mut sqlite3_file) -> c_int {
-    let code = lock(file, SQLITE_LOCK_RESERVED);
+fn lock_to_write(ours: &File, file: *mut sqlite3_file, level: c_int) -> c_int {
+    let code = lock(file, level);
     // Also if it was refused: then the unlock, which is next, looks for others in vain.
     ours.courtesy.set(WRITING);
     code
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn lock_reserved_in_turn(file: *mut sqlite3_file, level: c_int) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    look_closer(ours, || lock_to_write(ours, file, level))
 }
 
 /// Asks for the write lock by `lock`, if it is our turn.
@@ -114,7 +127,7 @@ unsafe extern "C" fn lock_exclusive(file: *mut sqlite3_file, level: c_int) -> c_
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
     if !courtesy.is(WRITING) {
-        return lock_alone(ours, file, level);
+        return lock_alone(file, level);
     }
     let code = lock(file, level);
     if code != SQLITE_OK {
@@ -146,7 +159,9 @@ extern "C" fn drain(file: *mut sqlite3_file, first: c_int) -> c_int {
 /// EXCLUSIVE without RESERVED: for a hot journal, or by somebody who wants to be alone.
 #[cold]
 #[inline(never)]
-extern "C" fn lock_alone(ours: &File, file: *mut sqlite3_file, level: c_int) -> c_int {
+extern "C" fn lock_alone(file: *mut sqlite3_file, level: c_int) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
     if courtesy.is(WAL) && courtesy.line_stands() && !courtesy.is_unknown() {
         // A WAL's close (sqlite3WalClose) wants to be the last one, and it is not: those who wait hold
@@ -219,9 +234,12 @@ pub unsafe extern "C" fn x_shm_lock(
     // SAFETY: the same arguments.
     unsafe {
         match flags & SQLITE_SHM_LOCK != 0 {
-            true if offset == WRITE && courtesy.is(READING) => lock_write(file, count, flags),
+            true if offset == WRITE && courtesy.is(READING) => {
+                lock_write(file, offset, count, flags)
+            }
             true => lock_other(file, offset, count, flags),
-            false if offset <= CHECKPOINT => unlock_write(file, offset, count, flags),
+            false if offset == WRITE => unlock_write(file, offset, count, flags),
+            false if offset == CHECKPOINT => unlock_checkpoint(file, offset, count, flags),
             false => shm_lock(file, offset, count, flags),
         }
     }
@@ -257,18 +275,36 @@ extern "C" fn shm_lock_again(
 
 /// The WAL's write lock for a transaction.
 #[inline(never)]
-unsafe extern "C" fn lock_write(file: *mut sqlite3_file, count: c_int, flags: c_int) -> c_int {
+unsafe extern "C" fn lock_write(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     ours.courtesy.set(FRESH);
     if ours.courtesy.looks_closer(true) {
-        return look_closer(ours, || shm_lock(file, WRITE, count, flags));
+        return lock_write_in_turn(file, offset, count, flags);
     }
-    let code = shm_lock(file, WRITE, count, flags);
+    let code = shm_lock(file, offset, count, flags);
     if code != SQLITE_OK {
         return answered(ours, Want::Turn, code);
     }
     code
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn lock_write_in_turn(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    look_closer(ours, || shm_lock(file, offset, count, flags))
 }
 
 /// The checkpointer's lock, and those for which recovery and checkpoints wait.
@@ -302,7 +338,7 @@ unsafe extern "C" fn lock_other(
     code
 }
 
-/// The write lock is free, or the checkpointer's.
+/// The write lock is free.
 #[inline(never)]
 unsafe extern "C" fn unlock_write(
     file: *mut sqlite3_file,
@@ -313,17 +349,29 @@ unsafe extern "C" fn unlock_write(
     let code = shm_lock(file, offset, count, flags);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    if ours.courtesy.is(FRESH) && offset == WRITE {
+    if ours.courtesy.is(FRESH) {
         unwritten(ours);
     }
-    if offset == CHECKPOINT {
-        ours.courtesy.clear(CHECKPOINTING);
-    }
     if ours.courtesy.line_stands() {
-        match offset {
-            WRITE => released(ours),
-            _ => courtesy::checkpoint(ours, false),
-        }
+        released(ours);
+    }
+    code
+}
+
+/// The checkpointer's lock is free.
+#[inline(never)]
+unsafe extern "C" fn unlock_checkpoint(
+    file: *mut sqlite3_file,
+    offset: c_int,
+    count: c_int,
+    flags: c_int,
+) -> c_int {
+    let code = shm_lock(file, offset, count, flags);
+    // SAFETY: SQLite calls a file's methods with that file.
+    let ours = unsafe { File::of(file) };
+    ours.courtesy.clear(CHECKPOINTING);
+    if ours.courtesy.line_stands() {
+        courtesy::checkpoint(ours, false);
     }
     code
 }

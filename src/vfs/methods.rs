@@ -4,7 +4,7 @@
 //! the newest that we know). A base's method is called with the base's own VFS pointer.
 
 use super::network::{self, Network, paths};
-use super::{Shim, explain, open, rim};
+use super::{Shim, explain, open, poison, rim};
 use crate::sqlite::abi::*;
 use crate::wait::{note, patience};
 use nix::errno::Errno;
@@ -100,8 +100,8 @@ unsafe extern "C" fn x_open(
     // SAFETY: SQLite calls a VFS's methods with that VFS.
     let shim = unsafe { Shim::of(vfs) };
     // Only a database is wrapped. The others are the base's own files, opened in its szOsFile bytes
-    // of our room; but one on another base may need more.
-    if flags & SQLITE_OPEN_MAIN_DB == 0 {
+    // of our room; but one on another base may need more, and of a WAL the syncs are watched.
+    if flags & (SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_WAL) == 0 {
         let straight = shim.apart.straight();
         if !straight.is_null() {
             let error = SQLITE_CANTOPEN;
@@ -134,8 +134,22 @@ unsafe extern "C" fn open_ours(
         Shim::of(vfs)
     };
     rim::guard(&shim.sqlite, "xOpen", SQLITE_CANTOPEN, || {
-        // SAFETY: the arguments of xOpen.
-        unsafe { open::open(shim, name, file, flags, out_flags) }
+        let straight = shim.apart.straight();
+        if flags & SQLITE_OPEN_MAIN_DB != 0 || straight.is_null() {
+            // SAFETY: the arguments of xOpen.
+            return unsafe { open::open(shim, name, file, flags, out_flags) };
+        }
+        // SAFETY: the arguments of xOpen, for the base; what it has opened is its own.
+        unsafe {
+            let code = match (*straight).xOpen {
+                Some(x_open) => x_open(straight, name, file, flags, out_flags),
+                None => SQLITE_CANTOPEN,
+            };
+            if code == SQLITE_OK && !(*file).pMethods.is_null() {
+                poison::watch(shim, file);
+            }
+            code
+        }
     })
 }
 

@@ -16,6 +16,7 @@
 //! | `apart` | which open database a journal's path belongs to |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
+//! | `poison` | after a sync that has failed, nothing more is written |
 //! | `memory` | allocations that can say no |
 
 mod apart;
@@ -28,6 +29,7 @@ pub mod memory;
 mod methods;
 mod network;
 mod open;
+mod poison;
 pub mod rim;
 
 use crate::sqlite::Sqlite;

@@ -13,6 +13,8 @@ pub struct Manners {
     cap_us: u32,
     pub fair: bool,
     pub fs: Fs,
+    /// `retry_ms` is not 0: errors are not treated as stock SQLite does.
+    pub retries: bool,
 }
 
 impl Manners {
@@ -28,6 +30,7 @@ impl Manners {
             cap_us: options.backoff_cap_us.unwrap_or(Self::CAP_US).max(first_us),
             fair: options.fair,
             fs: options.fs,
+            retries: options.retry_ms != Some(0),
         }
     }
 

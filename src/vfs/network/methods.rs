@@ -217,7 +217,7 @@ impl Network {
         Errno::clear();
         let mut code = self.sync_base(flags);
         let left = Errno::last();
-        if may_pass(code) {
+        if may_pass(code) && self.policy.retry > 0 {
             code = self.sync_again(flags, code);
         }
         if code == SQLITE_OK {
