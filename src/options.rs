@@ -61,7 +61,7 @@ impl fmt::Debug for VfsName {
     }
 }
 
-/// What can be set. `None` stands for a default that depends on the file system.
+/// What can be set. `None` stands for a default that is stated where it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// `default`: be the process's default VFS, for programs that name none.
@@ -76,9 +76,10 @@ pub struct Options {
     pub backoff_us: Option<u32>,
     /// `backoff_cap_us`: its longest step, in microseconds.
     pub backoff_cap_us: Option<u32>,
-    /// `retry_ms`: total budget for one operation's transient errors, in milliseconds; 0 = off.
+    /// `retry_ms`: budget for one call's errors that pass, in milliseconds, on a file system that other machines can reach;
+    /// 0 = off, as in stock SQLite. By default 30,000.
     pub retry_ms: Option<u32>,
-    /// `resync_kb`: how much unsynced data is kept for a safe retry of fsync, in KiB.
+    /// `resync_kb`: how much unsynced data is kept there for a safe retry of fsync, in KiB. By default 65,536.
     pub resync_kb: Option<u32>,
     /// `base`: the VFS underneath.
     pub base: VfsName,

@@ -116,10 +116,10 @@ impl Apart {
                 .strip_prefix(&*e.path)
                 .is_some_and(is_suffix)
         };
-        // SAFETY: an entry goes before its Network does.
         let has_the_turn = |e: &Entry| {
-            e.network
-                .is_some_and(|n| unsafe { n.as_ref() }.has_the_turn())
+            // SAFETY: an entry goes before its Network does.
+            let network = e.network.map(|network| unsafe { network.as_ref() });
+            network.is_some_and(Network::has_the_turn)
         };
         // The longest, for the database "a" beside the database "a-journal".
         let owners = open.iter().filter(belongs);

@@ -8,12 +8,14 @@
 //! process has a lock then, or it would have had SHARED by the books alone. If one gets it in the next
 //! microseconds, because that writer gives up just then, it loses it.)
 
-use super::{Health, Network, may_pass, paths};
+use super::{Health, Network, may_pass, open, paths};
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
+use crate::text::{PathEnd, Text};
 use crate::turn::mapped::now;
 use crate::vfs::file::File;
 use crate::vfs::{locks, rim};
+use crate::{Fs, filesystem};
 use nix::errno::Errno;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
@@ -84,6 +86,9 @@ impl Network {
             // The end of PENDING has failed, and unixLock answers SQLITE_BUSY all the same: it was refused SHARED.
             let is_silent = code == SQLITE_BUSY && passes(Call::Lock, Errno::last());
             has_failed |= may_pass(code) || is_silent;
+            if code != SQLITE_OK {
+                self.explain(Errno::last());
+            }
             code
         });
         if has_failed && code != SQLITE_OK && self.lock_state() == SQLITE_LOCK_NONE {
@@ -101,6 +106,26 @@ impl Network {
         }
         database.level.store(self.lock_state(), Ordering::Relaxed);
         code
+    }
+
+    /// A lock call has failed. If that is because there are no locks, it is said, once.
+    fn explain(&self, errno: Errno) {
+        // ENOLCK: NFS without its lock manager. `sqliteErrorFromPosixError` makes it SQLITE_BUSY.
+        if !matches!(errno, Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::ENOLCK) {
+            return;
+        }
+        let ground = filesystem::look(self.path, Fs::Network);
+        let point = ground
+            .mount_point
+            .unwrap_or_else(|| Text::new("its file system"));
+        let name = ground.name;
+        let line = Text::new(format_args!(
+            "{point} ({name}) has no locks ({errno:?}): mount it with locks, or let one connection alone use {}",
+            PathEnd(self.path)
+        ));
+        if open::is_news(&line) {
+            self.shim.log(SQLITE_IOERR_LOCK, line);
+        }
     }
 
     /// Under RESERVED, if a journal was not looked for under SHARED: nothing of it is in the database, but its end

@@ -9,7 +9,7 @@ use crate::durable::fence::{Counter, JournalHeader};
 use crate::durable::transient::{Call, passes};
 use crate::filesystem::{self, Ground, Kind, Locks};
 use crate::sqlite::abi::*;
-use crate::text::PathEnd;
+use crate::text::{PathEnd, Text};
 use crate::vfs::open::Room;
 use crate::vfs::{Shim, explain};
 use nix::errno::Errno;
@@ -39,8 +39,9 @@ pub fn judge(shim: &Shim, ground: &Ground, path: &CStr) -> bool {
     match (ground.locks, ground.kind) {
         (Locks::Shared, _) => true,
         (Locks::NodeLocal(_), _) | (Locks::Missing(_), Kind::Local) => {
-            if is_news(ground) {
-                shim.log(SQLITE_WARNING, format_args!("{ground}"));
+            let line = Text::new(ground);
+            if is_news(&line) {
+                shim.log(SQLITE_WARNING, line);
             }
             true
         }
@@ -53,10 +54,10 @@ pub fn judge(shim: &Shim, ground: &Ground, path: &CStr) -> bool {
 }
 
 /// Whether this was not yet said in this process.
-fn is_news(ground: &Ground) -> bool {
+pub fn is_news(line: &Text) -> bool {
     static SAID: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
     let mut hasher = DefaultHasher::new();
-    crate::text::Text::new(ground).as_str().hash(&mut hasher);
+    line.as_str().hash(&mut hasher);
     let hash = hasher.finish() | 1;
     for said in &SAID {
         match said.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {

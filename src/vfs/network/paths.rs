@@ -197,7 +197,7 @@ pub fn has_moved(network: &Network) -> Result<bool, c_int> {
     };
     let moved = network.look(Call::Look, || match nix::sys::stat::stat(network.path) {
         Err(Errno::ENOENT) => Ok(true),
-        there => Ok(there?.st_ino as u64 != inode),
+        there => Ok(there?.st_ino != inode),
     });
     moved.map_err(|errno| {
         Errno::set(errno);
