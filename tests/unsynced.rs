@@ -12,7 +12,7 @@ mod rows;
 #[path = "support/worker.rs"]
 mod worker;
 
-use cluster::{Cluster, Errno, Fault, Mount, Op};
+use cluster::{Cluster, Errno, Fault, Mount, Op, Pages};
 use naive::NAIVE;
 use rows::{State, all, create, rewrite};
 use std::path::PathBuf;
@@ -256,4 +256,43 @@ fn beyond_the_limit_nothing_more_is_written() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// On a local disk a WAL is there, and a sync of it that failed is not believed the second time.
+#[test]
+fn a_wal_of_which_a_sync_failed_is_not_written_to() {
+    if !Cluster::available("a_wal_of_which_a_sync_failed_is_not_written_to") {
+        return;
+    }
+    let mount = Mount {
+        pages: Pages::DirectMapped,
+        ..Mount::default()
+    };
+    for (options, refused) in [
+        ("fs=local", true),
+        ("fs=local&retry_ms=0", false),
+        ("stock", false),
+    ] {
+        let cluster = Cluster::volatile(&[mount]);
+        let (vfs, options) = match options {
+            "stock" => (STOCK.to_owned(), ""),
+            options => (tested(), options),
+        };
+        let mut worker = Worker::at(&db(&cluster), &vfs, options);
+        let mode = worker.run("PRAGMA journal_mode=wal; PRAGMA synchronous=FULL");
+        assert!(mode.contains("wal"), "{mode}");
+        worker.run(&create());
+        worker.run(&rewrite(1, "before"));
+        let fault = cluster.inject(failing("-wal", 1));
+        let said = worker.sql(&rewrite(2, "during"));
+        assert!(said.is_err() && cluster.fired(fault) == 1, "{said:?}");
+        let _ = worker.sql("ROLLBACK");
+        let later = worker.sql(&rewrite(3, "later"));
+        assert_eq!(later.is_err(), refused, "{later:?}");
+        if refused {
+            assert!(worker.log().contains("reopen"), "{}", worker.log());
+            worker.open(&db(&cluster), &vfs, options).unwrap();
+            worker.run(&rewrite(4, "again"));
+        }
+    }
 }

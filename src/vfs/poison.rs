@@ -11,7 +11,7 @@
 //! | rollback journal | nobody: each transaction writes it anew, from its beginning |
 //!
 //! A file is poisoned by exchanging its table of methods, so that the others pay nothing. With `retry_ms=0`
-//! all is as in stock SQLite. (Files that other machines can reach have their own rules: see `network`.)
+//! all is as in stock SQLite (for a WAL the environment's or the program's, its name has no URI). (Files that other machines can reach have their own rules: see `network`.)
 
 use super::Shim;
 use super::file::{self, File};
