@@ -35,6 +35,8 @@ pub struct Status {
     pub size: u64,
     pub modified: Time,
     pub mode: u32,
+    /// Perhaps it is not what the server says now: this Linux cannot ask.
+    pub is_cached: bool,
 }
 
 /// When a file was changed last, and its size: not every change has a time of its own.
@@ -63,7 +65,13 @@ pub fn status(directory: RawFd, path: &CStr) -> nix::Result<Status> {
             Ok(_) => break,
             Err(Errno::EINTR) => {}
             // Linux before 4.11, and containers that know no newer call than that.
-            Err(Errno::ENOSYS | Errno::EPERM) => return old_status(directory, path),
+            Err(Errno::ENOSYS | Errno::EPERM) => {
+                let status = old_status(directory, path)?;
+                return Ok(Status {
+                    is_cached: true,
+                    ..status
+                });
+            }
             Err(errno) => return Err(errno),
         }
     }
@@ -79,6 +87,7 @@ pub fn status(directory: RawFd, path: &CStr) -> nix::Result<Status> {
             nanos: found.stx_mtime.tv_nsec,
         },
         mode: u32::from(found.stx_mode),
+        is_cached: false,
     })
 }
 
@@ -102,6 +111,7 @@ fn old_status(directory: RawFd, path: &CStr) -> nix::Result<Status> {
             nanos: found.st_mtime_nsec as u32,
         },
         mode: found.st_mode as u32,
+        is_cached: false,
     })
 }
 
@@ -204,13 +214,6 @@ impl Descriptor {
     /// Gives up all locks of the process on the file, as `posixUnlock` does.
     pub fn unlock(self) -> nix::Result<()> {
         self.lock(libc::F_UNLCK, 0, 0)
-    }
-
-    /// Whether another process holds RESERVED, or more.
-    pub fn is_reserved(self) -> nix::Result<bool> {
-        let mut lock = flock(libc::F_WRLCK, RESERVED, 1);
-        self.control(libc::F_GETLK, &mut lock)?;
-        Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
     }
 
     /// Whether another process holds what keeps us from SHARED.

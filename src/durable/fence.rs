@@ -138,7 +138,9 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
         (0..N).all(|place| {
             let now = now.get(place).copied();
             match (settled[place], written[place]) {
-                (None, _) => true,
+                (None, None) => true,
+                // New, and perhaps lost again: then there is nothing.
+                (None, written) => now == written || now.is_none_or(|byte| byte == 0),
                 (settled, None) => now == settled,
                 (settled, written) => now == settled || now == written,
             }
@@ -191,6 +193,8 @@ mod tests {
         let header = JournalHeader::default();
         let mut now = [1; 28];
         header.writes(0, &now);
+        assert!(header.holds(&now) && header.holds(&[]) && header.holds(&[0; 28]));
+        assert!(!header.holds(&[2; 28]));
         header.synced();
         header.writes(8, &[2; 4]);
         assert!(header.holds(&now));

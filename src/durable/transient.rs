@@ -6,7 +6,7 @@
 //! | ETIMEDOUT, EHOSTDOWN, EHOSTUNREACH, ENETDOWN, ENETUNREACH, ENETRESET | the way to the server | yes |
 //! | ECONNRESET, ECONNABORTED, ECONNREFUSED, ENOTCONN, ESHUTDOWN, EPIPE | a server that is restarted, a client that was evicted (Lustre: ESHUTDOWN; Gluster: ENOTCONN while a brick is down) | yes |
 //! | EREMOTEIO, ECOMM, EPROTO | NFS, SMB: an answer that makes no sense | yes |
-//! | EAGAIN, EINTR, ENOMEM, ENOBUFS | the kernel, for now (but EAGAIN of a lock is its answer) | yes |
+//! | EAGAIN, EINTR, ENOMEM, ENOBUFS | the kernel, for now (but EAGAIN of a lock is its answer, and of an unlock that another has it) | yes |
 //! | EBUSY | names only: a file that NFS renames instead of deleting it | yes |
 //! | ESTALE of a path | NFS: the name leads to a file that is gone; the next look finds the new one | yes |
 //! | ESTALE of an open file | it is gone for good | no |
@@ -77,7 +77,7 @@ pub fn passes(call: Call, errno: Errno) -> bool {
         EIO | ETIMEDOUT | EHOSTDOWN | EHOSTUNREACH | ENETDOWN | ENETUNREACH | ENETRESET
         | ECONNRESET | ECONNABORTED | ECONNREFUSED | ENOTCONN | ESHUTDOWN | EPIPE | EREMOTEIO
         | ECOMM | EPROTO | EINTR | ENOMEM | ENOBUFS => true,
-        EAGAIN => call != Call::Lock,
+        EAGAIN => !matches!(call, Call::Lock | Call::Unlock),
         EBUSY | ESTALE => call.has_path(),
         _ => false,
     }

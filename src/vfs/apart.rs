@@ -6,9 +6,10 @@
 //! a journal is tried for again. So while such a database is open, its path is remembered here, and the paths of its journal,
 //! its WAL and its super-journals are known by it; those of any other file are not.
 
-use super::network::Network;
+use super::network::{Network, Policy};
 use crate::sqlite::abi::sqlite3_vfs;
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::ffi::CStr;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -24,17 +25,24 @@ pub struct Apart {
 }
 
 struct Entry {
+    /// Where SQLite keeps the path: the names of its journal and its WAL lie behind it (sqlite3PagerOpen).
+    address: usize,
     path: Vec<u8>,
     base: NonNull<sqlite3_vfs>,
     network: Option<NonNull<Network>>,
+    policy: Option<Policy>,
 }
 
 /// The database that a path belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub base: NonNull<sqlite3_vfs>,
-    /// The connection that has the turn to write, if any has. Any of them else, which may only be looked at.
+    /// What the caller's connection knows, if other machines can reach the database.
     pub network: Option<NonNull<Network>>,
+    /// There are databases that other machines can reach.
+    pub is_network: bool,
+    /// Of the database, if other machines can reach it, whosever connection it is.
+    pub policy: Option<Policy>,
 }
 
 // SAFETY: the pointers are to VFSes on SQLite's list, which any thread may call.
@@ -68,34 +76,38 @@ impl Apart {
         copy.try_reserve_exact(path.count_bytes()).ok()?;
         copy.extend_from_slice(path.to_bytes());
         open.try_reserve(1).ok()?;
-        let path = copy;
         open.push(Entry {
-            path,
+            address: path.as_ptr() as usize,
+            path: copy,
             base,
             network,
+            // SAFETY: it was made just now.
+            policy: network.map(|network| unsafe { network.as_ref() }.policy()),
         });
         self.straight.store(ptr::null_mut(), Ordering::Relaxed);
         Some(())
     }
 
-    /// It was closed.
+    /// It was closed. False: that could not be noted, and what it has must stay.
     pub fn leave(
         &self,
         path: &CStr,
         base: NonNull<sqlite3_vfs>,
         network: Option<NonNull<Network>>,
-    ) {
-        if let Some(mut open) = self.open.try_lock_for(Self::PATIENCE) {
-            let is_it =
-                |e: &Entry| e.base == base && e.network == network && *e.path == *path.to_bytes();
-            if let Some(at) = open.iter().position(is_it) {
-                open.swap_remove(at);
-            }
-            if open.is_empty() {
-                self.straight
-                    .store(self.registered.as_ptr(), Ordering::Relaxed);
-            }
+    ) -> bool {
+        let Some(mut open) = self.open.try_lock_for(Self::PATIENCE) else {
+            return false;
+        };
+        let is_it =
+            |e: &Entry| e.base == base && e.network == network && *e.path == *path.to_bytes();
+        if let Some(at) = open.iter().position(is_it) {
+            open.swap_remove(at);
         }
+        if open.is_empty() {
+            self.straight
+                .store(self.registered.as_ptr(), Ordering::Relaxed);
+        }
+        true
     }
 
     /// The registered base, if no open database is set apart; else NULL.
@@ -116,24 +128,24 @@ impl Apart {
                 .strip_prefix(&*e.path)
                 .is_some_and(is_suffix)
         };
-        let has_the_turn = |e: &Entry| {
-            // SAFETY: an entry goes before its Network does.
-            let network = e.network.map(|network| unsafe { network.as_ref() });
-            network.is_some_and(Network::has_the_turn)
-        };
+        // Several connections may have it open. The caller's own is the one whose path lies next before this
+        // one; another's must not be touched, it may be closed meanwhile.
+        let behind = |e: &Entry| (path.as_ptr() as usize).wrapping_sub(e.address);
         // The longest, for the database "a" beside the database "a-journal".
         let owners = open.iter().filter(belongs);
-        let owner = owners.max_by_key(|e| (e.path.len(), has_the_turn(e)));
-        let none = Owner {
-            base: self.registered,
-            network: None,
-        };
-        Some(owner.map_or(none, |e| Owner {
-            base: e.base,
-            network: e.network,
-        }))
+        let owner = owners.max_by_key(|e| (e.path.len(), Reverse(behind(e))));
+        let is_network = open.iter().any(|e| e.network.is_some());
+        Some(Owner {
+            base: owner.map_or(self.registered, |e| e.base),
+            network: owner.and_then(|e| e.network.filter(|_| behind(e) < REACH)),
+            is_network,
+            policy: owner.and_then(|e| e.policy),
+        })
     }
 }
+
+/// A path, its URI's parameters and the journal's path are no longer than that.
+const REACH: usize = 1 << 16;
 
 /// What SQLite puts behind a database's path: nothing, `-journal`, `-wal` (sqlite3PagerOpen), or
 /// `-mj` and nine hexadecimal digits (vdbeCommit's super-journal).

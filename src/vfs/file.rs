@@ -196,9 +196,10 @@ pub(super) use pass;
 unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite closes an open file, once.
     let file = unsafe { File::of(file) };
+    let mut left = true;
     let ours = rim::guard(&file.shim.sqlite, "xClose", SQLITE_IOERR_CLOSE, || {
         if let Some(path) = file.apart {
-            file.shim.apart.leave(path, file.base, file.network);
+            left = file.shim.apart.leave(path, file.base, file.network);
         }
         SQLITE_OK
     });
@@ -208,7 +209,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     // SAFETY: the base's file is closed, and SQLite calls us with this one no more.
     unsafe {
         file.room.free();
-        if let Some(network) = file.network {
+        if let Some(network) = file.network.filter(|_| left) {
             rim::guard(&file.shim.sqlite, "free", (), || Network::free(network));
         }
     }

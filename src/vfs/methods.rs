@@ -171,24 +171,19 @@ unsafe extern "C" fn delete_apart(
     path: *const c_char,
     sync: c_int,
 ) -> c_int {
-    by_path(
-        vfs,
-        "xDelete",
-        SQLITE_IOERR_DELETE,
-        path,
-        |base, network, path| {
-            if let Some(network) = network {
-                return paths::delete(network, path, sync & 1 != 0);
-            }
-            // SAFETY: the base is on SQLite's list.
-            match unsafe { (*base).xDelete } {
-                // SAFETY: the arguments are SQLite's own.
-                Some(method) => unsafe { method(base, path.as_ptr(), sync) },
-                // As sqlite3OsDelete has it: memdb has nothing to delete.
-                None => SQLITE_OK,
-            }
-        },
-    )
+    by_path(vfs, "xDelete", SQLITE_IOERR_DELETE, path, |owner, path| {
+        let base = owner.base;
+        if let Some(network) = owner.network {
+            return paths::delete(network, path, sync & 1 != 0);
+        }
+        // SAFETY: the base is on SQLite's list.
+        match unsafe { (*base).xDelete } {
+            // SAFETY: the arguments are SQLite's own.
+            Some(method) => unsafe { method(base, path.as_ptr(), sync) },
+            // As sqlite3OsDelete has it: memdb has nothing to delete.
+            None => SQLITE_OK,
+        }
+    })
 }
 
 unsafe extern "C" fn x_access(
@@ -220,30 +215,39 @@ unsafe extern "C" fn access_apart(
     flags: c_int,
     answer: *mut c_int,
 ) -> c_int {
-    by_path(
-        vfs,
-        "xAccess",
-        SQLITE_IOERR_ACCESS,
-        path,
-        |base, network, path| {
-            if let Some(network) = network {
-                return match paths::access(network, path, flags) {
-                    Ok(there) => {
-                        // SAFETY: SQLite's own argument.
-                        unsafe { *answer = c_int::from(there) };
-                        SQLITE_OK
-                    }
-                    Err(code) => code,
-                };
-            }
-            // SAFETY: the base is on SQLite's list.
-            match unsafe { (*base).xAccess } {
-                // SAFETY: the arguments are SQLite's own.
-                Some(method) => unsafe { method(base, path.as_ptr(), flags, answer) },
-                None => SQLITE_IOERR_ACCESS,
-            }
-        },
-    )
+    by_path(vfs, "xAccess", SQLITE_IOERR_ACCESS, path, |owner, path| {
+        let there = match owner.network {
+            Some(network) => paths::access(network, path, flags),
+            None if owner.is_network => paths::access_unowned(owner.shim, path, flags),
+            None => return base_access(owner.base, path, flags, answer),
+        };
+        there.map_or_else(
+            |code| code,
+            |there| {
+                // SAFETY: SQLite's own argument.
+                unsafe { *answer = c_int::from(there) };
+                SQLITE_OK
+            },
+        )
+    })
+}
+
+fn base_access(base: *mut sqlite3_vfs, path: &CStr, flags: c_int, answer: *mut c_int) -> c_int {
+    // SAFETY: the base is on SQLite's list; the arguments are SQLite's own.
+    unsafe {
+        match (*base).xAccess {
+            Some(method) => method(base, path.as_ptr(), flags, answer),
+            None => SQLITE_IOERR_ACCESS,
+        }
+    }
+}
+
+/// The database that a path belongs to; see `apart::Owner`.
+struct Found<'a> {
+    shim: &'a Shim,
+    base: *mut sqlite3_vfs,
+    network: Option<&'a Network>,
+    is_network: bool,
 }
 
 /// Hands a method with a path to the database that the path belongs to; see `apart`.
@@ -252,17 +256,22 @@ fn by_path(
     name: &str,
     error: c_int,
     path: *const c_char,
-    call: impl FnOnce(*mut sqlite3_vfs, Option<&Network>, &CStr) -> c_int,
+    call: impl FnOnce(Found<'_>, &CStr) -> c_int,
 ) -> c_int {
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, path) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
     rim::guard(&shim.sqlite, name, error, || {
         match shim.apart.owner_of(path) {
-            // SAFETY: it is that of the caller's own connection, or one that is only looked at; see `apart`.
-            Some(owner) => unsafe {
-                let network = owner.network.map(|network| network.as_ref());
-                call(owner.base.as_ptr(), network, path)
-            },
+            Some(owner) => {
+                let found = Found {
+                    shim,
+                    base: owner.base.as_ptr(),
+                    // SAFETY: it is that of the caller's own connection; see `apart`.
+                    network: owner.network.map(|network| unsafe { network.as_ref() }),
+                    is_network: owner.is_network,
+                };
+                call(found, path)
+            }
             None => error,
         }
     })
@@ -274,6 +283,7 @@ unsafe extern "C" fn x_full_pathname(
     size: c_int,
     full: *mut c_char,
 ) -> c_int {
+    Errno::clear();
     let code = pass!(
         vfs,
         "xFullPathname",

@@ -58,8 +58,8 @@ pub unsafe fn open(
             Err(error) => return refuse(shim, &error, path),
         },
         None => match path.map(|path| shim.apart.owner_of(path)) {
-            Some(Some(Owner { base, network })) => {
-                owner = network;
+            Some(Some(found @ Owner { base, .. })) => {
+                owner = found.policy.map(|policy| (found.network, policy));
                 base
             }
             Some(None) => return SQLITE_CANTOPEN,
@@ -106,8 +106,8 @@ pub unsafe fn open(
             network::open::database(request, &options, &ground, out_flags)
         },
         // SAFETY: the arguments of xOpen; the owner's connection is the one that calls us.
-        (None, Some(owner)) if is_journal => unsafe {
-            network::open::journal(request, owner, out_flags)
+        (None, Some((owner, policy))) if is_journal => unsafe {
+            network::open::journal(request, owner, policy, out_flags)
         },
         // SAFETY: the arguments of xOpen.
         _ => unsafe { open_base(request, name, out_flags) },
@@ -202,8 +202,9 @@ impl Drop for Undo<'_> {
         if self.done {
             return;
         }
+        let mut left = true;
         if let Some(path) = self.apart {
-            self.shim.apart.leave(path, self.base, self.network);
+            left = self.shim.apart.leave(path, self.base, self.network);
         }
         let lower = self.room.lower;
         // SAFETY: the room's pMethods are NULL, or those of an open file: one whose pMethods are set
@@ -213,7 +214,7 @@ impl Drop for Undo<'_> {
                 x_close(lower);
             }
             self.room.free();
-            if let Some(network) = self.network {
+            if let Some(network) = self.network.filter(|_| left) {
                 Network::free(network);
             }
         }

@@ -9,7 +9,7 @@
 use super::{Network, paths};
 use crate::Options;
 use crate::durable::transient::Call;
-use crate::filesystem::Ground;
+use crate::filesystem::{Ground, Locks};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use crate::turn::mapped::now;
@@ -65,6 +65,11 @@ pub fn if_wal(
     };
     if flags & SQLITE_OPEN_READONLY != 0 {
         let what = ", and open for reading only: whoever may write, run PRAGMA journal_mode=DELETE";
+        return Err(say(SQLITE_CANTOPEN, what));
+    }
+    if ground.locks != Locks::Shared {
+        let what =
+            ", whose locks hold on one node only: where it is used, run PRAGMA journal_mode=DELETE";
         return Err(say(SQLITE_CANTOPEN, what));
     }
     let until = now().saturating_add(PATIENCE);

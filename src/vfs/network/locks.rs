@@ -5,8 +5,8 @@
 //! It never knew of one that it got in an attempt at SHARED that failed then (`unixLock`). Nobody else is let in until the
 //! file is closed. So SHARED is had by the books, if that is possible, and given back; if it is not, because a
 //! writer of another process waits for exactly that, the lock is given back behind the books' back. (No connection in this
-//! process has a lock then, or it would have had SHARED by the books alone. If one gets it in the next
-//! microseconds, because that writer gives up just then, it loses it.)
+//! process has a lock then, or it would have had SHARED by the books alone. If one gets it before the server
+//! has answered, because that writer gives up just then, it loses it.)
 
 use super::{Health, Network, may_pass, open, paths};
 use crate::durable::transient::{Call, passes};
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_in
         // SAFETY: the same arguments.
         let unlock = || unsafe { locks::x_unlock(file, level) };
         match ours.network() {
-            Some(network) => network.unlock(level, unlock),
+            Some(network) => network.unlock(unlock),
             None => unlock(),
         }
     })
@@ -50,24 +50,17 @@ pub unsafe extern "C" fn x_check_reserved_lock(file: *mut sqlite3_file, held: *m
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let error = SQLITE_IOERR_CHECKRESERVEDLOCK;
-    rim::guard(&ours.shim.sqlite, "xCheckReservedLock", error, || {
-        let lower = ours.room.lower;
-        // SAFETY: the base's file is open, and every file has this method.
-        let check = || unsafe {
-            match (*lower)
-                .pMethods
-                .as_ref()
-                .and_then(|m| m.xCheckReservedLock)
-            {
-                Some(check) => check(lower, held),
-                None => error,
-            }
-        };
-        match ours.network() {
-            Some(network) => network.attempt(Call::CheckReserved, None, check),
-            None => check(),
-        }
-    })
+    rim::guard(
+        &ours.shim.sqlite,
+        "xCheckReservedLock",
+        error,
+        || match ours.network() {
+            Some(network) => network.attempt(Call::CheckReserved, None, || {
+                base!(network, error, xCheckReservedLock(held))
+            }),
+            None => error,
+        },
+    )
 }
 
 impl Network {
@@ -75,10 +68,17 @@ impl Network {
         let Some(database) = self.database() else {
             return SQLITE_IOERR_LOCK;
         };
-        if level > SQLITE_LOCK_SHARED && self.health.get() != Health::Sound {
-            self.refuse(Call::Lock, self.health.get());
-            return SQLITE_IOERR_LOCK;
+        if level > SQLITE_LOCK_SHARED {
+            let health = self.health.get();
+            if health != Health::Sound {
+                self.refuse(Call::Lock, health);
+                return SQLITE_IOERR_LOCK;
+            }
+            if self.stops(Call::Lock) {
+                return SQLITE_IOERR_LOCK;
+            }
         }
+        let before = self.lock_state();
         let mut has_failed = false;
         let mut code = self.attempt(Call::Lock, None, || {
             Errno::clear();
@@ -94,15 +94,19 @@ impl Network {
         if has_failed && code != SQLITE_OK && self.lock_state() == SQLITE_LOCK_NONE {
             self.give_back(&mut || self.unlock_unknown());
         }
-        if code == SQLITE_OK && level == SQLITE_LOCK_SHARED {
+        if level == SQLITE_LOCK_SHARED && before > SQLITE_LOCK_NONE {
+            // An unlock has failed before, and the books were never closed.
+            database.in_doubt.set(true);
+        } else if code == SQLITE_OK && level == SQLITE_LOCK_SHARED {
             // A new transaction.
             database.counter.forget();
             database.version.set(None);
             self.recover();
             code = self.see_the_present();
         }
-        if code == SQLITE_OK && level == SQLITE_LOCK_RESERVED && database.is_unchanged.take() {
+        if code == SQLITE_OK && level == SQLITE_LOCK_RESERVED && database.is_unchanged.get() {
             code = self.look_for_journal();
+            database.is_unchanged.set(code != SQLITE_OK);
         }
         database.level.store(self.lock_state(), Ordering::Relaxed);
         code
@@ -163,8 +167,14 @@ impl Network {
         match status {
             Ok(status) => {
                 database.version.set(Some(status.version()));
+                if status.is_cached {
+                    database.freshness.forget();
+                    database.version.set(None);
+                }
                 let is_doubtful = database.freshness.is_doubtful(status.version(), now());
-                database.is_unchanged.set(!is_doubtful);
+                database
+                    .is_unchanged
+                    .set(!is_doubtful && database.stamps_writes);
                 if is_doubtful {
                     descriptor.drop_pages();
                 }
@@ -178,16 +188,19 @@ impl Network {
         }
     }
 
-    fn unlock(&self, level: c_int, mut unlock: impl FnMut() -> c_int) -> c_int {
+    fn unlock(&self, mut unlock: impl FnMut() -> c_int) -> c_int {
         let Some(database) = self.database() else {
             return SQLITE_IOERR_UNLOCK;
         };
         // What is not synced by now is not going to be, and not ours to write any more.
         self.unsynced.borrow_mut().clear();
-        database.journal.set(None);
+        if database.open_journal.get().is_none() {
+            database.journal.set(None);
+        }
         let code = self.give_back(&mut unlock);
-        database.level.store(self.lock_state(), Ordering::Relaxed);
-        if level == SQLITE_LOCK_NONE {
+        let state = self.lock_state();
+        database.level.store(state, Ordering::Relaxed);
+        if state == SQLITE_LOCK_NONE {
             database.version.set(None);
             self.recover();
         }
@@ -196,6 +209,9 @@ impl Network {
 
     /// The lock that was lost is given back.
     fn recover(&self) {
+        if let Some(database) = self.database() {
+            database.in_doubt.set(false);
+        }
         if self.health.get() == Health::Fenced {
             self.health.set(Health::Sound);
         }
@@ -221,6 +237,8 @@ impl Network {
             };
             if !may_pass(code) {
                 episode.succeeded();
+                // If only SHARED was to be kept, it may have been lost meanwhile.
+                self.doubt();
                 return code;
             }
             errno = self.errno();
@@ -249,22 +267,10 @@ impl Network {
     }
 
     fn lock_base(&self, level: c_int) -> c_int {
-        // SAFETY: the base's file is open as long as ours is.
-        unsafe {
-            match (*self.lower).pMethods.as_ref().and_then(|m| m.xLock) {
-                Some(x_lock) => x_lock(self.lower, level),
-                None => SQLITE_IOERR_LOCK,
-            }
-        }
+        base!(self, SQLITE_IOERR_LOCK, xLock(level))
     }
 
     fn unlock_base(&self, level: c_int) -> c_int {
-        // SAFETY: the base's file is open as long as ours is.
-        unsafe {
-            match (*self.lower).pMethods.as_ref().and_then(|m| m.xUnlock) {
-                Some(x_unlock) => x_unlock(self.lower, level),
-                None => SQLITE_IOERR_UNLOCK,
-            }
-        }
+        base!(self, SQLITE_IOERR_UNLOCK, xUnlock(level))
     }
 }

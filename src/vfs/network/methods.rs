@@ -40,20 +40,6 @@ const TABLE: sqlite3_io_methods = sqlite3_io_methods {
     ..file::TABLE
 };
 
-/// A method of the base's file behind `$file`, by its raw pointer.
-macro_rules! base {
-    ($network:expr, $error:expr, $method:ident($($argument:expr),*)) => {{
-        let lower = $network.lower;
-        // SAFETY: the base's file is open as long as ours is, and the arguments are SQLite's own or a part of them.
-        unsafe {
-            match (*lower).pMethods.as_ref().and_then(|methods| methods.$method) {
-                Some(method) => method(lower, $($argument),*),
-                None => $error,
-            }
-        }
-    }};
-}
-
 /// Runs a method of a file that has a [`Network`].
 macro_rules! method {
     ($file:ident, $name:literal, $error:expr, |$network:ident| $body:expr) => {{
@@ -118,19 +104,9 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut sqlite3_int
 }
 
 impl Network {
-    /// A reader whose lock was lost must not see a mix of two versions. A journal of which something was lost must not
-    /// be played back.
-    fn health_for_reading(&self) -> Option<Health> {
-        match (&self.role, self.ails()?) {
-            (Role::Database(_), Health::Poisoned) => None,
-            (_, health) => Some(health),
-        }
-    }
-
     /// Also for what SQLite has not asked.
     pub fn read(&self, into: &mut [u8], at: i64) -> c_int {
-        if let Some(health) = self.health_for_reading() {
-            self.refuse(Call::Read, health);
+        if self.stops(Call::Read) {
             return SQLITE_IOERR_READ;
         }
         let code = self.attempt(Call::Read, Some(at), || {
@@ -139,8 +115,10 @@ impl Network {
         });
         match code {
             SQLITE_OK => {
-                if let Role::Database(database) = &self.role {
-                    database.counter.read(at, into);
+                match &self.role {
+                    Role::Database(database) => database.counter.read(at, into),
+                    // One that is played back.
+                    Role::Journal(journal) => journal.header.read(at, into),
                 }
                 code
             }
@@ -173,10 +151,10 @@ impl Network {
     }
 
     fn write(&self, at: i64, data: &[u8]) -> c_int {
-        if let Some(health) = self.ails() {
-            self.refuse(Call::Write, health);
+        if self.stops(Call::Write) {
             return SQLITE_IOERR_WRITE;
         }
+        self.learn_counter();
         self.believe(|belief| belief.writes(at, data));
         let code = self.attempt(Call::Write, Some(at), || self.write_base(at, data));
         if code == SQLITE_OK {
@@ -186,8 +164,7 @@ impl Network {
     }
 
     fn truncate(&self, size: i64) -> c_int {
-        if let Some(health) = self.ails() {
-            self.refuse(Call::Truncate, health);
+        if self.stops(Call::Truncate) {
             return SQLITE_IOERR_TRUNCATE;
         }
         self.believe(|belief| belief.truncates(size));
@@ -198,10 +175,24 @@ impl Network {
         code
     }
 
+    /// Who plays a journal back writes before it has read anything.
+    fn learn_counter(&self) {
+        if let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor)
+            && database.counter.is_blank()
+        {
+            let mut counter = [0; 4];
+            if descriptor.read_at(&mut counter, 24) == Ok(counter.len()) {
+                database.counter.read(24, &counter);
+            }
+        }
+    }
+
     fn believe(&self, learn: impl FnOnce(&dyn Believes)) {
         match &self.role {
             Role::Database(database) => {
                 database.version.set(None);
+                // If it is not synced in the end, the kernel keeps pages that the server does not have.
+                database.freshness.forget();
                 learn(&database.counter);
             }
             Role::Journal(journal) => learn(&journal.header),
@@ -209,8 +200,7 @@ impl Network {
     }
 
     fn sync(&self, flags: c_int) -> c_int {
-        if let Some(health) = self.ails() {
-            self.refuse(Call::Sync, health);
+        if self.stops(Call::Sync) {
             return SQLITE_IOERR_FSYNC;
         }
         // unixSync syncs the directory of a new journal, too, and takes no notice of an error.
@@ -223,30 +213,38 @@ impl Network {
         if code == SQLITE_OK {
             self.unsynced.borrow_mut().clear();
             self.believe(|belief| belief.synced());
-            self.learn_version();
-            code = self.sync_name(left);
+            code = self.learn_version();
+            if code == SQLITE_OK {
+                code = self.sync_name(left);
+            }
         }
         code
     }
 
     /// What comes next is the commit. If that is in doubt, whoever has rolled it back meanwhile has written, and may well
     /// have counted up to the same change counter: but not at this time.
-    fn learn_version(&self) {
-        if let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor) {
-            let time = descriptor.stamp();
-            let status = self.look(Call::Size, || match time {
-                // The server has answered with it.
-                Ok(_) => descriptor.status_cached(),
-                Err(_) => descriptor.status(),
-            });
-            let version = status.ok().map(|status| status.version());
-            database.version.set(version);
-            if let (Ok(time), Some(version)) = (time, version)
-                && version.0 == time
-            {
-                database.freshness.is_own(version, now());
+    fn learn_version(&self) -> c_int {
+        let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor) else {
+            return SQLITE_OK;
+        };
+        let time = descriptor.stamp();
+        let status = self.look(Call::Size, || match time {
+            // The server has answered with it.
+            Ok(_) => descriptor.status_cached(),
+            Err(_) => descriptor.status(),
+        });
+        let version = match status {
+            Ok(status) => status.version(),
+            Err(errno) => {
+                Errno::set(errno);
+                return SQLITE_IOERR_FSTAT;
             }
+        };
+        database.version.set(Some(version));
+        if time == Ok(version.0) {
+            database.freshness.is_own(version, now());
         }
+        SQLITE_OK
     }
 
     /// What was written since the last sync is written again before each further one.

@@ -13,11 +13,26 @@
 //! | `methods` | reading, writing, syncing |
 //! | `locks` | locking, and what is to be seen under a lock |
 //! | `controls` | file controls: what is not offered here |
+//! | `proof` | whether a file may still be read and changed |
 //! | `paths` | journals by their names: looking, making, deleting |
 //! | `open` | opening, and what is said about the ground |
 //! | `convert` | a WAL database becomes a rollback database |
 
 pub use convert::options as converting;
+
+/// A method of the base's file behind `$file`, by a raw pointer.
+macro_rules! base {
+    ($network:expr, $error:expr, $method:ident($($argument:expr),*)) => {{
+        let lower = $network.lower;
+        // SAFETY: the base's file is open as long as ours is, and the arguments are SQLite's own or a part of them.
+        unsafe {
+            match (*lower).pMethods.as_ref().and_then(|methods| methods.$method) {
+                Some(method) => method(lower, $($argument),*),
+                None => $error,
+            }
+        }
+    }};
+}
 
 pub mod controls;
 mod convert;
@@ -25,12 +40,13 @@ pub mod locks;
 pub mod methods;
 pub mod open;
 pub mod paths;
+mod proof;
 
 use super::Shim;
 use super::memory::try_box;
 use crate::Options;
 use crate::durable::coherence::Freshness;
-use crate::durable::descriptor::{Descriptor, Identity, Version, status_at};
+use crate::durable::descriptor::{Descriptor, Identity, Version};
 use crate::durable::episode::Episode;
 use crate::durable::fence::{Counter, JournalHeader, Proof};
 use crate::durable::transient::{Call, passes};
@@ -54,7 +70,7 @@ pub enum Health {
 }
 
 /// What the environment and the URI say about this file.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// How long one call is tried again, in nanoseconds.
     retry: u64,
@@ -105,8 +121,12 @@ pub struct Database {
     /// When the database was changed last and how large it is, if we have not written since.
     version: Cell<Option<Version>>,
     freshness: Freshness,
+    /// A call was given up: the lock is proved before anything else.
+    in_doubt: Cell<bool>,
     /// Nothing was written since the transaction before this one: there is no journal to look for.
     is_unchanged: Cell<bool>,
+    /// Nothing is written without a new time of the last change.
+    stamps_writes: bool,
     /// The journal that this transaction has opened for writing, as long as the turn lasts.
     journal: Cell<Option<Identity>>,
     /// The same, as long as it is open.
@@ -170,6 +190,10 @@ impl Network {
         }
     }
 
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     fn database(&self) -> Option<&Database> {
         match &self.role {
             Role::Database(database) => Some(database),
@@ -193,35 +217,13 @@ impl Network {
             .is_some_and(|database| level(database) >= SQLITE_LOCK_RESERVED)
     }
 
-    /// Why nothing is to be changed any more, if so.
-    fn ails(&self) -> Option<Health> {
-        let owner = self
-            .owner()
-            .map_or(Health::Sound, |owner| owner.health.get());
-        let sound = |health: &Health| *health != Health::Sound;
-        Some(self.health.get())
-            .filter(sound)
-            .or(Some(owner).filter(sound))
-    }
-
-    /// The lock was lost: nothing more of this transaction.
-    fn fence(&self, call: Call, why: &'static str) {
-        let owner = self.owner().unwrap_or(self);
-        if owner.health.get() == Health::Sound {
-            owner.health.set(Health::Fenced);
-        }
-        owner.shim.log(
-            SQLITE_IOERR,
-            format_args!(
-                "lost the lock of {} ({why}); {call} is not made again, the transaction ends",
-                crate::text::PathEnd(owner.path)
-            ),
-        );
-    }
-
     /// Data was lost: nothing is written any more.
     fn poison(&self) {
         self.health.set(Health::Poisoned);
+        if let Some(descriptor) = self.descriptor {
+            // Others on this machine are to see what the server has.
+            descriptor.drop_pages();
+        }
         self.shim.log(
             SQLITE_IOERR_FSYNC,
             format_args!(
@@ -281,10 +283,12 @@ impl Network {
         loop {
             if !passes(call, errno) {
                 episode.failed("this error does not pass");
+                self.doubt();
                 return code;
             }
             if !episode.goes_on(errno) {
                 episode.failed("raise retry_ms, or see to the file system");
+                self.doubt();
                 return code;
             }
             match self.prove(call) {
@@ -331,119 +335,13 @@ impl Network {
                     self.fence(call, why);
                     return Err(Errno::EIO);
                 }
-                Proof::Unknown(errno) if !episode.goes_on(errno) => return Err(errno),
+                Proof::Unknown(errno) if !episode.goes_on(errno) => {
+                    self.doubt();
+                    return Err(errno);
+                }
                 Proof::Unknown(_) => {}
             }
         }
-    }
-
-    /// Whether the lock is still ours; see `durable::fence`.
-    fn prove(&self, call: Call) -> Proof {
-        if crate::inject::no_fence() {
-            return Proof::Ours;
-        }
-        match &self.role {
-            Role::Database(database) => self.prove_database(database, call),
-            Role::Journal(journal) => match self.owner() {
-                Some(owner) => owner.prove(call),
-                None if call.changes() && !journal.is_super => Proof::Lost("no lock is held"),
-                None => Proof::Ours,
-            },
-        }
-    }
-
-    fn prove_database(&self, database: &Database, call: Call) -> Proof {
-        let level = self.lock_state();
-        if level == SQLITE_LOCK_NONE && !call.changes() {
-            return Proof::Ours;
-        }
-        let Some(descriptor) = self.descriptor.filter(|_| level != SQLITE_LOCK_NONE) else {
-            return Proof::Lost("nothing proves that it is ours");
-        };
-        let again = descriptor.lock_again(level);
-        if matches!(again, Err(Errno::EAGAIN | Errno::EACCES)) {
-            return Proof::Lost("another process has it");
-        }
-        let proof = again.and_then(|()| {
-            let status = descriptor.status()?;
-            let is_at_its_path = match status_at(self.path) {
-                Ok(there) => there.identity == status.identity,
-                Err(Errno::ENOENT) => false,
-                Err(errno) => return Err(errno),
-            };
-            if status.links == 0 || !is_at_its_path {
-                return Ok(Proof::Lost("another file is at its path"));
-            }
-            if database
-                .version
-                .get()
-                .is_some_and(|v| v != status.version())
-            {
-                return Ok(Proof::Lost("another process has written"));
-            }
-            descriptor.drop_pages();
-            let mut counter = [0; 4];
-            let length = descriptor.read_at(&mut counter, 24)?;
-            if !database.counter.holds(&counter[..length]) {
-                return Ok(Proof::Lost("another process has written"));
-            }
-            if level >= SQLITE_LOCK_RESERVED {
-                self.prove_journal(database, call)
-            } else if database.counter.is_blank() {
-                // Nothing is believed yet, and a hot journal may be what is looked for.
-                Ok(Proof::Ours)
-            } else if self.has_hot_journal(descriptor)? {
-                Ok(Proof::Lost("there is a hot journal"))
-            } else {
-                Ok(Proof::Ours)
-            }
-        });
-        match proof {
-            Ok(proof) => proof,
-            Err(errno) if passes(Call::Look, errno) || errno == Errno::ENOLCK => {
-                Proof::Unknown(errno)
-            }
-            Err(_) => Proof::Lost("nothing proves that it is ours"),
-        }
-    }
-
-    /// A writer's journal is as this transaction has left it.
-    fn prove_journal(&self, database: &Database, call: Call) -> nix::Result<Proof> {
-        let Some(identity) = database.journal.get() else {
-            return Ok(Proof::Ours);
-        };
-        match paths::of_journal(self.path, status_at) {
-            Ok(there) if there.identity == identity => {}
-            // It was to be deleted, and that may have been done.
-            Err(Errno::ENOENT) if call == Call::Delete => {}
-            Ok(_) | Err(Errno::ENOENT) => return Ok(Proof::Lost("the journal is another's")),
-            Err(errno) => return Err(errno),
-        }
-        // SAFETY: it is taken out when the journal is closed.
-        let open = database
-            .open_journal
-            .get()
-            .map(|open| unsafe { open.as_ref() });
-        if let Some(Network {
-            role: Role::Journal(journal),
-            descriptor: Some(descriptor),
-            ..
-        }) = open
-        {
-            descriptor.status()?;
-            descriptor.drop_pages();
-            let mut header = [0; 28];
-            let length = descriptor.read_at(&mut header, 0)?;
-            if !journal.header.holds(&header[..length]) {
-                return Ok(Proof::Lost("the journal was overwritten"));
-            }
-        }
-        Ok(Proof::Ours)
-    }
-
-    /// As `hasHotJournal` has it.
-    fn has_hot_journal(&self, descriptor: Descriptor) -> nix::Result<bool> {
-        Ok(paths::of_journal(self.path, paths::begins_a_journal)? && !descriptor.is_reserved()?)
     }
 }
 

@@ -134,7 +134,14 @@ pub unsafe fn database(
         let open = super::look(&mut episode(), &mut || descriptor.status()).ok()?;
         (there.identity == open.identity).then_some(open.identity.inode)
     });
-    let descriptor = descriptor.filter(|_| inode.is_some());
+    if descriptor.is_some() && inode.is_none() {
+        let path = PathEnd(path);
+        shim.log(
+            SQLITE_IOERR_FSTAT,
+            format_args!("{path} cannot be looked at"),
+        );
+        return Err(SQLITE_IOERR_FSTAT);
+    }
     let asks_by_making = keeps_absences(ground.name.as_str());
     let directory = match asks_by_making || descriptor.is_none() {
         true => None,
@@ -146,7 +153,9 @@ pub unsafe fn database(
         counter: Counter::default(),
         version: Cell::new(None),
         freshness: Freshness::default(),
+        in_doubt: Cell::new(false),
         is_unchanged: Cell::new(false),
+        stamps_writes: stamps_writes(ground.name.as_str()),
         journal: Cell::new(None),
         open_journal: Cell::new(None),
         asks_by_making,
@@ -156,7 +165,13 @@ pub unsafe fn database(
     let (methods, made) = unsafe { wrap(request, descriptor, policy, role)? };
     // SAFETY: it was made just now.
     let network = unsafe { made.as_ref() };
-    if let Err(code) = convert::if_wal(network, options, ground, opened) {
+    // SAFETY: the caller's promise.
+    let is_fixed = unsafe { has_no_locks(request) };
+    let converted = match is_fixed {
+        true => Ok(()),
+        false => convert::if_wal(network, options, ground, opened),
+    };
+    if let Err(code) = converted {
         // SAFETY: nobody else has it.
         unsafe { Network::free(made) };
         return Err(code);
@@ -168,54 +183,84 @@ pub unsafe fn database(
     Ok((methods, Some(made)))
 }
 
+/// Whether the URI says that nobody changes the file, or that nobody else has it open.
+///
+/// # Safety
+/// The request is that of `xOpen`.
+unsafe fn has_no_locks(request: Request) -> bool {
+    if request.flags & SQLITE_OPEN_URI == 0 {
+        return false;
+    }
+    let known = [c"immutable", c"nolock"].into_iter();
+    let mut found = false;
+    // SAFETY: the caller's promise, and the flag.
+    let _ = unsafe {
+        request
+            .shim
+            .sqlite
+            .uri_parameters(request.path.as_ptr(), known, |key, value| {
+                let is_on = !matches!(value, "0" | "no" | "off" | "false");
+                found |= matches!(key, "immutable" | "nolock") && is_on;
+                Ok::<(), ()>(())
+            })
+    };
+    found
+}
+
+/// Whether each write gives a file a new time, as all nodes see it. (CephFS and Lustre take the latest of all clients'
+/// clocks, SMB's servers may wait for 2 s.)
+fn stamps_writes(kind: &str) -> bool {
+    matches!(kind, "nfs" | "nfs4" | "fuse") || kind.starts_with("fuse.")
+}
+
 /// Whether "there is no such file" is believed for a time whatever the directory says, by the file system's type.
 fn keeps_absences(kind: &str) -> bool {
     let is_smb = matches!(kind, "cifs" | "smb3" | "smb2" | "smbfs");
     is_smb || kind.starts_with("fuse") || kind == "virtiofs"
 }
 
-/// Opens a journal, a super-journal or (while it is converted) the WAL of `owner`'s.
+/// Opens a journal, a super-journal or (while it is converted) the WAL of `owner`'s; of a super-journal there is no owner.
 ///
 /// # Safety
-/// The request is that of `xOpen`, and `out_flags` what it has; `owner` is open.
+/// The request is that of `xOpen`, and `out_flags` what it has; `owner` is the caller's own.
 pub unsafe fn journal(
     request: Request,
-    owner: NonNull<Network>,
+    owner: Option<NonNull<Network>>,
+    policy: Policy,
     out_flags: *mut c_int,
 ) -> Result<Opened, c_int> {
+    let (path, flags) = (request.path, request.flags);
     // SAFETY: the caller's promise.
-    let network = unsafe { owner.as_ref() };
-    let (path, flags, policy) = (request.path, request.flags, network.policy);
-    let is_journal = flags & SQLITE_OPEN_MAIN_JOURNAL != 0;
-    let is_super = flags & SQLITE_OPEN_SUPER_JOURNAL != 0;
-    // Who only looks whether it is hot has no turn. A super-journal's name is nobody else's.
-    let writes = !is_super && flags & SQLITE_OPEN_READWRITE != 0 && network.has_the_turn();
-    if writes && let Some(health) = network.ails() {
-        network.refuse(Call::Open, health);
+    let network = owner.map(|owner| unsafe { owner.as_ref() });
+    // Who only looks whether it is hot has no turn.
+    let writes = flags & SQLITE_OPEN_READWRITE != 0;
+    let database = owner.filter(|_| writes && network.is_some_and(Network::has_the_turn));
+    if database.is_some() && network.is_some_and(|network| network.stops(Call::Write)) {
         return Err(SQLITE_CANTOPEN);
     }
     // SAFETY: the caller's promise.
     let opened = unsafe { open_base(request, policy, flags)? };
     // SAFETY: the base has opened it; what holds for its databases holds for its journals.
     let descriptor = unsafe { descriptor_of(request.base, request.room.lower) };
-    let descriptor = descriptor.filter(|_| network.descriptor.is_some());
+    let descriptor = descriptor.filter(|_| network.is_some_and(|n| n.descriptor.is_some()));
     let role = Role::Journal(Journal {
-        database: writes.then_some(owner),
-        is_super,
+        database,
+        is_super: flags & SQLITE_OPEN_SUPER_JOURNAL != 0,
         header: JournalHeader::default(),
         is_new: Cell::new(flags & SQLITE_OPEN_CREATE != 0),
     });
     // SAFETY: the base's file is open.
     let (methods, journal) = unsafe { wrap(request, descriptor, policy, role)? };
-    if let (Some(database), Some(descriptor)) = (network.database(), descriptor)
-        && writes
-        && is_journal
+    if let (Some(network), Some(descriptor)) = (network, descriptor)
+        && let Some(state) = network.database()
+        && database.is_some()
+        && flags & SQLITE_OPEN_MAIN_JOURNAL != 0
     {
         let status = network.look_at(path, Call::Size, || descriptor.status_cached());
         // Without it there is no proof, see `prove_journal`: one that is never at its path.
         let identity = status.map(|s| s.identity).unwrap_or_default();
-        database.journal.set(Some(identity));
-        database.open_journal.set(Some(journal));
+        state.journal.set(Some(identity));
+        state.open_journal.set(Some(journal));
     }
     if !out_flags.is_null() {
         // SAFETY: the caller's promise.

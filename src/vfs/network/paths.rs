@@ -4,11 +4,13 @@
 //! half a transaction is read. So names are looked at here. Journals are never SQLite's locked file, so that they may
 //! be opened and closed.
 
-use super::Network;
+use super::{Network, Policy};
 use crate::durable::descriptor::{Status, status, status_at, status_cached};
+use crate::durable::episode::Episode;
 use crate::durable::fence::Proof;
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
+use crate::vfs::Shim;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag};
@@ -81,31 +83,48 @@ fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
         Err(errno) if passes(Call::Look, errno) => Err(errno),
         // What the question has brought.
         Err(Errno::EEXIST) if asks_by_making => status_cached(path),
-        _ if asks_by_making => Err(Errno::ENOENT),
+        // Said after the name was looked up, of all the things that may be in the way.
+        Err(Errno::EXDEV) if asks_by_making => Err(Errno::ENOENT),
         _ => status_at(path),
     }
 }
 
-/// `xAccess` for a file of the database: SQLITE_ACCESS_EXISTS is false for an empty one, too (`unixAccess`).
+/// `xAccess` for a file of the database.
 pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_int> {
-    let is_journal = path.to_bytes().ends_with(b"-journal");
-    let level = network.lock_state();
+    let is_journal = path.to_bytes().ends_with(b"-journal") && flags == SQLITE_ACCESS_EXISTS;
     let is_unchanged = network.database().is_some_and(|d| d.is_unchanged.get());
-    if is_journal && is_unchanged && level == SQLITE_LOCK_SHARED && flags == SQLITE_ACCESS_EXISTS {
+    if is_journal && is_unchanged && network.lock_state() == SQLITE_LOCK_SHARED {
         return Ok(false);
     }
-    let found = network.look_at(path, Call::Look, || {
-        if flags != SQLITE_ACCESS_EXISTS {
-            let all = AccessFlags::R_OK | AccessFlags::W_OK;
-            return nix::unistd::access(path, all).map(|()| true);
-        }
-        if is_journal {
-            return fresh_status(network, path).map(|s| !s.is_file() || s.size > 0);
-        }
-        let found = nix::sys::stat::stat(path)?;
-        let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-        Ok(kind != SFlag::S_IFREG || found.st_size > 0)
+    let found = network.look_at(path, Call::Look, || match is_journal {
+        true => fresh_status(network, path).map(|s| !s.is_file() || s.size > 0),
+        false => is_there(path, flags),
     });
+    judge(found, flags)
+}
+
+/// `xAccess` for a file of a database that is not open here, or not by the caller: a super-journal, or the journals that one
+/// names.
+pub fn access_unowned(shim: &Shim, path: &CStr, flags: c_int) -> Result<bool, c_int> {
+    let options = shim.options.with_environment();
+    let retry = Policy::of(&options.unwrap_or(shim.options)).retry;
+    let mut episode = Episode::new(&shim.sqlite, path, (Call::Look, None), retry);
+    let found = super::look(&mut episode, &mut || is_there(path, flags));
+    judge(found, flags)
+}
+
+/// SQLITE_ACCESS_EXISTS is false for an empty file, too (`unixAccess`).
+fn is_there(path: &CStr, flags: c_int) -> nix::Result<bool> {
+    if flags != SQLITE_ACCESS_EXISTS {
+        let all = AccessFlags::R_OK | AccessFlags::W_OK;
+        return nix::unistd::access(path, all).map(|()| true);
+    }
+    let found = nix::sys::stat::stat(path)?;
+    let kind = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
+    Ok(kind != SFlag::S_IFREG || found.st_size > 0)
+}
+
+fn judge(found: nix::Result<bool>, flags: c_int) -> Result<bool, c_int> {
     match found {
         Ok(there) => Ok(there),
         Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(false),
@@ -121,11 +140,10 @@ pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_in
 
 /// `xDelete` for a file of the database. Of a journal it is the commit.
 pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
-    if let Some(health) = network.ails() {
-        network.refuse(Call::Delete, health);
+    if network.stops(Call::Delete) {
         return SQLITE_IOERR_DELETE;
     }
-    let mut episode = crate::durable::episode::Episode::new(
+    let mut episode = Episode::new(
         &network.shim.sqlite,
         path,
         (Call::Delete, None),
@@ -135,7 +153,6 @@ pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
     loop {
         match nix::unistd::unlink(path) {
             Ok(()) => break,
-            // Stock says so even of the first attempt (SQLITE_IOERR_DELETE_NOENT), and SQLite does not mind.
             Err(Errno::ENOENT) if failed => break,
             Err(Errno::ENOENT) => return SQLITE_IOERR_DELETE_NOENT,
             Err(mut errno) => {
@@ -143,6 +160,7 @@ pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
                 loop {
                     if !passes(Call::Delete, errno) || !episode.goes_on(errno) {
                         episode.failed("it may be deleted or not");
+                        network.doubt();
                         Errno::set(errno);
                         return SQLITE_IOERR_DELETE;
                     }

@@ -1,0 +1,231 @@
+//! Whether a file may still be read and changed: its health, and the proof that its lock is still ours. See
+//! `durable::fence`.
+
+use super::{Database, Health, Network, Role, paths};
+use crate::durable::descriptor::status_at;
+use crate::durable::fence::Proof;
+use crate::durable::transient::{Call, passes};
+use crate::sqlite::abi::*;
+use crate::text::PathEnd;
+use nix::errno::Errno;
+use std::ffi::c_int;
+
+impl Network {
+    /// Why nothing is to be changed any more, if so.
+    pub fn ails(&self) -> Option<Health> {
+        let owner = self
+            .owner()
+            .map_or(Health::Sound, |owner| owner.health.get());
+        let sound = |health: &Health| *health != Health::Sound;
+        Some(self.health.get())
+            .filter(sound)
+            .or(Some(owner).filter(sound))
+    }
+
+    /// Whether nothing may be done, which is said, or cannot be known now. After a call that was given up the lock
+    /// is in doubt, and proved before anything else: the rollback that follows would write over another's commit.
+    pub fn stops(&self, call: Call) -> bool {
+        if let Some(health) = self.ails_for(call) {
+            self.refuse(call, health);
+            return true;
+        }
+        let doubt = self
+            .owner()
+            .and_then(Network::database)
+            .map(|d| &d.in_doubt);
+        if !doubt.is_some_and(|doubt| doubt.get()) {
+            return false;
+        }
+        let mut episode = self.episode(call, None);
+        loop {
+            match self.prove(call) {
+                Proof::Ours => {
+                    doubt.inspect(|doubt| doubt.set(false));
+                    return false;
+                }
+                Proof::Lost(why) => {
+                    self.fence(call, why);
+                    return true;
+                }
+                Proof::Unknown(errno) if !episode.goes_on(errno) => return true,
+                Proof::Unknown(_) => {}
+            }
+        }
+    }
+
+    /// A reader whose lock was lost must not see a mix of two versions. A journal of which something was lost must not
+    /// be played back.
+    fn ails_for(&self, call: Call) -> Option<Health> {
+        match (&self.role, self.ails()?) {
+            (Role::Database(_), Health::Poisoned) if !call.changes() => None,
+            (_, health) => Some(health),
+        }
+    }
+
+    /// A call under a lock was given up.
+    pub fn doubt(&self) {
+        if let Some(owner) = self.owner()
+            && let Some(database) = owner.database()
+            && owner.lock_state() != SQLITE_LOCK_NONE
+        {
+            database.in_doubt.set(true);
+        }
+    }
+
+    /// The lock was lost: nothing more of this transaction.
+    pub fn fence(&self, call: Call, why: &'static str) {
+        let owner = self.owner().unwrap_or(self);
+        if owner.health.get() == Health::Sound {
+            owner.health.set(Health::Fenced);
+        }
+        if let Some(descriptor) = owner.descriptor {
+            descriptor.drop_pages();
+        }
+        owner.shim.log(
+            SQLITE_IOERR,
+            format_args!(
+                "lost the lock of {} ({why}); {call} is not made again, the transaction ends",
+                PathEnd(owner.path)
+            ),
+        );
+    }
+
+    /// Whether the lock is still ours; see `durable::fence`.
+    pub fn prove(&self, call: Call) -> Proof {
+        if crate::inject::no_fence() {
+            return Proof::Ours;
+        }
+        match &self.role {
+            Role::Database(database) => self.prove_database(database, call),
+            Role::Journal(journal) => match self.owner() {
+                Some(owner) => owner.prove(call),
+                None if call.changes() && !journal.is_super => Proof::Lost("no lock is held"),
+                None => Proof::Ours,
+            },
+        }
+    }
+
+    fn prove_database(&self, database: &Database, call: Call) -> Proof {
+        let level = self.lock_state();
+        if level == SQLITE_LOCK_NONE && !call.changes() {
+            return Proof::Ours;
+        }
+        let Some(descriptor) = self.descriptor.filter(|_| level != SQLITE_LOCK_NONE) else {
+            return Proof::Lost("nothing proves that it is ours");
+        };
+        let again = descriptor.lock_again(level);
+        if matches!(again, Err(Errno::EAGAIN | Errno::EACCES)) {
+            return Proof::Lost("another process has it");
+        }
+        let proof = again.and_then(|()| {
+            let status = descriptor.status()?;
+            let is_at_its_path = match status_at(self.path) {
+                Ok(there) => there.identity == status.identity,
+                Err(Errno::ENOENT) => false,
+                Err(errno) => return Err(errno),
+            };
+            if status.links == 0 || !is_at_its_path {
+                return Ok(Proof::Lost("another file is at its path"));
+            }
+            if database
+                .version
+                .get()
+                .is_some_and(|v| v != status.version())
+            {
+                return Ok(Proof::Lost("another process has written"));
+            }
+            descriptor.drop_pages();
+            let mut counter = [0; 4];
+            let length = descriptor.read_at(&mut counter, 24)?;
+            if !database.counter.holds(&counter[..length]) {
+                return Ok(Proof::Lost("another process has written"));
+            }
+            if level >= SQLITE_LOCK_RESERVED {
+                self.prove_journal(database, call)
+            } else if database.counter.is_blank() {
+                // Nothing is believed yet, and a hot journal may be what is looked for.
+                Ok(Proof::Ours)
+            } else if self.has_hot_journal()? {
+                Ok(Proof::Lost("there is a hot journal"))
+            } else {
+                Ok(Proof::Ours)
+            }
+        });
+        match proof {
+            Ok(proof) => proof,
+            Err(errno) if passes(Call::Look, errno) || errno == Errno::ENOLCK => {
+                Proof::Unknown(errno)
+            }
+            Err(_) => Proof::Lost("nothing proves that it is ours"),
+        }
+    }
+
+    /// A writer's journal is as this transaction has left it.
+    fn prove_journal(&self, database: &Database, call: Call) -> nix::Result<Proof> {
+        // While we write there must be something that another writer would have changed: a time of ours, or a journal.
+        let has_version = database.version.get().is_some();
+        let Some(identity) = database.journal.get() else {
+            return Ok(match has_version || !call.changes() {
+                true => Proof::Ours,
+                false => Proof::Lost("nothing proves that it is ours"),
+            });
+        };
+        match paths::of_journal(self.path, status_at) {
+            Ok(there) if there.identity == identity => {}
+            // It was to be deleted, and that may have been done; but not by whoever has rolled it back, since the time
+            // of the database's last change is ours.
+            Err(Errno::ENOENT) if call == Call::Delete => {
+                let is_exact = database
+                    .version
+                    .get()
+                    .is_some_and(|(time, _)| time.nanos != 0);
+                return Ok(match is_exact {
+                    true => Proof::Ours,
+                    false => {
+                        Proof::Lost("the journal is gone, and nothing tells who has deleted it")
+                    }
+                });
+            }
+            Ok(_) | Err(Errno::ENOENT) => return Ok(Proof::Lost("the journal is another's")),
+            Err(errno) => return Err(errno),
+        }
+        // SAFETY: it is taken out when the journal is closed.
+        let open = database
+            .open_journal
+            .get()
+            .map(|open| unsafe { open.as_ref() });
+        if let Some(Network {
+            role: Role::Journal(journal),
+            descriptor: Some(descriptor),
+            ..
+        }) = open
+        {
+            descriptor.status()?;
+            descriptor.drop_pages();
+            let mut header = [0; 28];
+            let length = descriptor.read_at(&mut header, 0)?;
+            if !journal.header.holds(&header[..length]) {
+                return Ok(Proof::Lost("the journal was overwritten"));
+            }
+            if has_version || !journal.header.is_blank() || !call.changes() {
+                return Ok(Proof::Ours);
+            }
+        } else if has_version || !call.changes() {
+            return Ok(Proof::Ours);
+        }
+        Ok(Proof::Lost("nothing proves that it is ours"))
+    }
+
+    /// As `hasHotJournal` has it.
+    fn has_hot_journal(&self) -> nix::Result<bool> {
+        if !paths::of_journal(self.path, |journal| paths::is_hot(self, journal))? {
+            return Ok(false);
+        }
+        // Also of this process, which F_GETLK would not tell.
+        let mut reserved: c_int = 0;
+        match base!(self, SQLITE_IOERR, xCheckReservedLock(&raw mut reserved)) {
+            SQLITE_OK => Ok(reserved == 0),
+            _ => Err(Errno::EIO),
+        }
+    }
+}
