@@ -108,6 +108,8 @@ struct Who {
     /// that retries.
     fenced: bool,
     other: &'static str,
+    /// How long the first one tries again, in the URI.
+    patience: &'static str,
 }
 
 fn turnstile() -> &'static str {
@@ -130,7 +132,9 @@ fn begin(who: Who, mode: &str) -> (Cluster, Worker, Worker) {
             c.env(naive, "1");
         }
     });
-    first.open(&on(&cluster, 0), who.first, "").unwrap();
+    first
+        .open(&on(&cluster, 0), who.first, who.patience)
+        .unwrap();
     first.run(&create());
     let mode = format!("PRAGMA journal_mode={mode}");
     first.run(&mode);
@@ -199,7 +203,7 @@ impl Interrupted {
         if goes_on {
             let _ = first.sql("ROLLBACK");
             let later = first.sql(&rewrite(3, "later"));
-            let again = first.open(&on(&cluster, 0), who.first, "");
+            let again = first.open(&on(&cluster, 0), who.first, who.patience);
             let again = again.and_then(|_| first.sql(&rewrite(4, "again")));
             drop((first, other));
             let end = State::of(&cluster.backing().join("a.db"));
@@ -263,12 +267,15 @@ fn who_was_given_up_writes_no_more() {
     if !Cluster::available("who_was_given_up_writes_no_more") {
         return;
     }
-    for other in [turnstile(), STOCK] {
+    // The silence is longer than that: the call is given up, and SQLite rolls back.
+    let impatient = (turnstile(), "retry_ms=100");
+    for (other, patience) in [(turnstile(), ""), (STOCK, ""), impatient] {
         let first = turnstile();
         let who = Who {
             first,
             fenced: true,
             other,
+            patience,
         };
         for (what, one) in everywhere(who, true) {
             print(&what, &one);
@@ -294,6 +301,7 @@ fn who_was_only_silent_goes_on() {
         first,
         fenced: true,
         other,
+        patience: "",
     };
     let writes = writes(who);
     let silent = |mode| {
@@ -336,6 +344,7 @@ fn without_the_fence_commits_are_lost() {
         first,
         fenced: false,
         other,
+        patience: "",
     };
     let mut wrong = 0;
     for (what, one) in everywhere(who, false) {
@@ -361,6 +370,7 @@ fn whoever_merely_retries_destroys_databases() {
             first,
             fenced,
             other,
+            patience: "",
         };
         let all = everywhere(who, false);
         all.iter().for_each(|(what, one)| print(what, one));
@@ -417,6 +427,7 @@ fn a_reader_does_not_mix_versions() {
             first: STOCK,
             fenced: true,
             other: STOCK,
+            patience: "",
         };
         let (rest, _) = read_on(who, noticed);
         println!("stock, it got an error: {noticed}: {rest:?}");
@@ -425,6 +436,7 @@ fn a_reader_does_not_mix_versions() {
         first: STOCK,
         fenced: false,
         other: STOCK,
+        patience: "",
     };
     let (rest, _) = read_on(who, true);
     println!("with naive retries: {rest:?}");
@@ -436,6 +448,7 @@ fn a_reader_does_not_mix_versions() {
             first: turnstile(),
             fenced: false,
             other: turnstile(),
+            patience: "",
         };
         println!("without the fence: {:?}", read_on(who, true).0);
     }
@@ -444,6 +457,7 @@ fn a_reader_does_not_mix_versions() {
             first: turnstile(),
             fenced: true,
             other,
+            patience: "",
         };
         let (rest, again) = read_on(who, true);
         println!("{who:?}: {rest:?}");

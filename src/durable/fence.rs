@@ -129,6 +129,16 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
         self.settled.set(settled);
     }
 
+    /// Whether these bytes, which are there now, are known to be this transaction's: another's would differ.
+    pub fn proves(&self, now: &[u8]) -> bool {
+        let (settled, written) = (self.settled.get(), self.written.get());
+        let known = |place: usize| settled[place].or(written[place]).is_some();
+        now.len() == N && (0..N).all(known) && self.holds(now) && {
+            let is_written = |place: usize| written[place] == Some(now[place]);
+            (0..N).all(|place| settled[place].is_some() || is_written(place))
+        }
+    }
+
     /// Whether these bytes, which are there now, are what is believed. Fewer than `N`: the file ends there.
     pub fn holds(&self, now: &[u8]) -> bool {
         if self.may_be_empty.get() && now.is_empty() {
@@ -138,9 +148,7 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
         (0..N).all(|place| {
             let now = now.get(place).copied();
             match (settled[place], written[place]) {
-                (None, None) => true,
-                // New, and perhaps lost again: then there is nothing.
-                (None, written) => now == written || now.is_none_or(|byte| byte == 0),
+                (None, _) => true,
                 (settled, None) => now == settled,
                 (settled, written) => now == settled || now == written,
             }
@@ -193,8 +201,9 @@ mod tests {
         let header = JournalHeader::default();
         let mut now = [1; 28];
         header.writes(0, &now);
-        assert!(header.holds(&now) && header.holds(&[]) && header.holds(&[0; 28]));
-        assert!(!header.holds(&[2; 28]));
+        assert!(header.proves(&now) && !header.proves(&[2; 28]) && !header.proves(&[]));
+        // What was there before it was cut may come back.
+        assert!(header.holds(&[2; 28]));
         header.synced();
         header.writes(8, &[2; 4]);
         assert!(header.holds(&now));

@@ -255,12 +255,12 @@ impl Network {
         loop {
             if self.unsynced.borrow().overflowed() {
                 episode.failed("more is unsynced than resync_kb");
-                self.poison();
+                self.give_up_sync();
                 return code;
             }
             if !passes(Call::Sync, errno) || !episode.goes_on(errno) {
                 episode.failed("the data may be lost");
-                self.poison();
+                self.give_up_sync();
                 return code;
             }
             match self.prove(Call::Sync) {
@@ -281,12 +281,24 @@ impl Network {
             if !may_pass(code) {
                 match code {
                     SQLITE_OK => episode.succeeded(),
-                    _ => self.poison(),
+                    _ => self.give_up_sync(),
                 }
                 return code;
             }
             errno = self.errno();
         }
+    }
+
+    /// A sync of this file has failed for good. If it is a journal of which nothing was needed yet, it is emptied, as
+    /// far as that can be done: what it held before it was last cut may be there again, and hot.
+    fn give_up_sync(&self) {
+        let is_untouched = |d: &super::Database| d.version.get().is_some();
+        let owner = self.owner().and_then(Network::database);
+        if matches!(self.role, Role::Journal(_)) && owner.is_some_and(is_untouched) {
+            self.truncate_base(0);
+            self.sync_base(SQLITE_SYNC_NORMAL);
+        }
+        self.poison();
     }
 
     fn write_again(&self) -> c_int {

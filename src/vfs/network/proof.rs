@@ -207,7 +207,7 @@ impl Network {
             if !journal.header.holds(&header[..length]) {
                 return Ok(Proof::Lost("the journal was overwritten"));
             }
-            if has_version || !journal.header.is_blank() || !call.changes() {
+            if has_version || journal.header.proves(&header[..length]) || !call.changes() {
                 return Ok(Proof::Ours);
             }
         } else if has_version || !call.changes() {
