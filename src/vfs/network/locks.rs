@@ -104,10 +104,6 @@ impl Network {
             self.recover();
             code = self.see_the_present();
         }
-        if code == SQLITE_OK && level == SQLITE_LOCK_RESERVED && database.is_unchanged.get() {
-            code = self.look_for_journal();
-            database.is_unchanged.set(code != SQLITE_OK);
-        }
         database.level.store(self.lock_state(), Ordering::Relaxed);
         code
     }
@@ -130,29 +126,6 @@ impl Network {
         if open::is_news(&line) {
             self.shim.log(SQLITE_IOERR_LOCK, line);
         }
-    }
-
-    /// Under RESERVED, if a journal was not looked for under SHARED: nothing of it is in the database, but its end
-    /// could be taken for that of ours (`readSuperJournal`). The next attempt plays it back.
-    fn look_for_journal(&self) -> c_int {
-        let is_there = self.look(Call::Look, || {
-            paths::of_journal(self.path, |journal| paths::is_hot(self, journal))
-        });
-        let code = match is_there {
-            Ok(false) => return SQLITE_OK,
-            Ok(true) => {
-                if let Some(database) = self.database() {
-                    database.freshness.forget();
-                }
-                SQLITE_BUSY
-            }
-            Err(errno) => {
-                Errno::set(errno);
-                SQLITE_IOERR_ACCESS
-            }
-        };
-        self.give_back(&mut || self.unlock_base(SQLITE_LOCK_SHARED));
-        code
     }
 
     /// Under SHARED: nothing that is cached is believed; see `durable::coherence`.

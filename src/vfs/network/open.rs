@@ -257,6 +257,14 @@ pub unsafe fn journal(
         && flags & SQLITE_OPEN_MAIN_JOURNAL != 0
     {
         let status = network.look_at(path, Call::Size, || descriptor.status_cached());
+        let is_empty = status.is_ok_and(|status| status.size == 0);
+        let makes = flags & SQLITE_OPEN_CREATE != 0;
+        if makes && state.is_unchanged.get() && !is_empty && was_overlooked(network, descriptor) {
+            state.freshness.forget();
+            // SAFETY: nobody else has it.
+            unsafe { Network::free(journal) };
+            return Err(SQLITE_BUSY);
+        }
         // Without it there is no proof, see `prove_journal`: one that is never at its path.
         let identity = status.map(|s| s.identity).unwrap_or_default();
         state.journal.set(Some(identity));
@@ -267,6 +275,15 @@ pub unsafe fn journal(
         unsafe { *out_flags = opened };
     }
     Ok((methods, Some(journal)))
+}
+
+/// Whether a transaction is about to overwrite a hot journal, which was not looked for under SHARED because nothing of it
+/// is in the database. Its end could be taken for that of the new one (`readSuperJournal`). The next attempt looks for
+/// it, and plays it back.
+fn was_overlooked(network: &Network, journal: Descriptor) -> bool {
+    let mut first = [0];
+    let read = network.look(Call::Read, || journal.read_at(&mut first, 0));
+    read != Ok(0) && (read.is_err() || first != [0])
 }
 
 /// Has the base open the file, for as long as the error passes. The flags with which it is open.
