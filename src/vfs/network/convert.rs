@@ -2,34 +2,23 @@
 //!
 //! A WAL needs an index in memory that all share, and no two machines share any. Where a database already is in WAL mode
 //! it can be had by one connection alone, with the index on its heap (`locking_mode=EXCLUSIVE`); that is
-//! how it is turned back, by SQLite itself in a connection of our own, before the connection that wants it sees it. SQLite's
+//! how it is turned back, by SQLite itself in a connection of our own, when the connection that wants it first locks it. SQLite's
 //! EXCLUSIVE lock says whether anybody else has it open: whoever uses a WAL holds SHARED all the time. Killed at any
 //! point, it is a WAL database with its WAL, or a rollback database, perhaps with a hot journal.
 
-use super::{Network, paths};
+use super::{Network, open, paths};
 use crate::Options;
 use crate::durable::transient::Call;
 use crate::filesystem::{Ground, Locks};
 use crate::sqlite::abi::*;
-use crate::text::PathEnd;
-use crate::turn::mapped::now;
-use crate::wait::backoff::Backoff;
+use crate::text::{PathEnd, Text};
+use crate::vfs::memory::try_box;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
-use std::time::Duration;
-
-/// How long we wait for another who is at the same work, in nanoseconds. Then it is somebody who uses it.
-const PATIENCE: u64 = 5_000_000_000;
-
-/// 1 to 50 ms: a conversion takes some.
-const BACKOFF: Backoff = Backoff {
-    first: 2_000_000,
-    cap: 50_000_000,
-};
 
 const CONVERT: &CStr =
     c"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE";
@@ -44,64 +33,71 @@ pub fn options() -> Option<Options> {
     CONVERTING.get()
 }
 
-/// Turns the database into a rollback database if it is in WAL mode. `flags`: how it is open.
-pub fn if_wal(
-    network: &Network,
-    options: &Options,
-    ground: &Ground,
+/// What is needed to convert a database, until it is known that it needs it not.
+#[derive(Clone)]
+pub struct Pending {
+    options: Options,
+    ground: Ground,
+    /// How it is open.
     flags: c_int,
-) -> Result<(), c_int> {
-    if CONVERTING.get().is_some() || !is_wal(network)? {
-        return Ok(());
+}
+
+impl Pending {
+    /// `None` in the connection that converts.
+    pub fn new(options: &Options, ground: &Ground, flags: c_int) -> Option<Box<Pending>> {
+        if CONVERTING.get().is_some() {
+            return None;
+        }
+        try_box(Pending {
+            options: *options,
+            ground: ground.clone(),
+            flags,
+        })
     }
+}
+
+/// Turns the database, which is in WAL mode, into a rollback database. No lock is held.
+pub fn convert(network: &Network, pending: &Pending) -> c_int {
     let (shim, path) = (network.shim, network.path);
     let say = |code, what: &str| {
-        let (path, kind) = (PathEnd(path), &ground.name);
-        shim.log(
-            code,
-            format_args!("{path} is in WAL mode, which {kind} cannot share{what}"),
-        );
+        let (path, kind) = (PathEnd(path), &pending.ground.name);
+        let line = Text::new(format_args!(
+            "{path} is in WAL mode, which {kind} cannot share{what}"
+        ));
+        if open::is_news(&line) {
+            shim.log(code, line);
+        }
         code
     };
-    if flags & SQLITE_OPEN_READONLY != 0 {
+    if pending.flags & SQLITE_OPEN_READONLY != 0 {
         let what = ", and open for reading only: whoever may write, run PRAGMA journal_mode=DELETE";
-        return Err(say(SQLITE_CANTOPEN, what));
+        return say(SQLITE_CANTOPEN, what);
     }
-    if ground.locks != Locks::Shared {
+    if pending.ground.locks != Locks::Shared {
         let what =
             ", whose locks hold on one node only: where it is used, run PRAGMA journal_mode=DELETE";
-        return Err(say(SQLITE_CANTOPEN, what));
+        return say(SQLITE_CANTOPEN, what);
     }
-    let until = now().saturating_add(PATIENCE);
-    for attempt in 0.. {
-        CONVERTING.set(Some(*options));
-        // No busy timeout: in the exclusive mode the connection would keep SHARED while it waits, as others do who are
-        // at the same work, and none would ever have EXCLUSIVE.
-        let code = shim.sqlite.execute_once(path, crate::vfs::NAME, CONVERT);
-        CONVERTING.set(None);
-        if !is_wal(network)? {
-            // Or another was faster.
-            if code == SQLITE_OK {
-                say(SQLITE_NOTICE, ": turned into a rollback database");
-            }
-            break;
+    CONVERTING.set(Some(pending.options));
+    // No busy timeout: in the exclusive mode the connection would keep SHARED while it waits, as others do who are
+    // at the same work, and none would ever have EXCLUSIVE. Our own connection's busy handler tries again.
+    let code = shim.sqlite.execute_once(path, crate::vfs::NAME, CONVERT);
+    CONVERTING.set(None);
+    match code & 0xff {
+        SQLITE_OK => {
+            say(SQLITE_NOTICE, ": turned into a rollback database");
+            SQLITE_OK
         }
-        match code & 0xff {
-            SQLITE_OK | SQLITE_BUSY | SQLITE_LOCKED if now() < until => {
-                std::thread::sleep(Duration::from_nanos(BACKOFF.step(attempt)));
-            }
-            SQLITE_OK | SQLITE_BUSY | SQLITE_LOCKED => {
-                let what = ", and in use: close it everywhere, then run PRAGMA journal_mode=DELETE";
-                return Err(say(SQLITE_BUSY, what));
-            }
-            _ => return Err(say(code, ", and cannot be turned into a rollback database")),
+        SQLITE_BUSY | SQLITE_LOCKED => {
+            let what = ", and in use: close it everywhere, then run PRAGMA journal_mode=DELETE";
+            say(SQLITE_BUSY, what)
         }
+        _ => say(code, ", and cannot be turned into a rollback database"),
     }
-    Ok(())
 }
 
 /// Whether the database's header says so, or will after a rollback, or there is a WAL.
-fn is_wal(network: &Network) -> Result<bool, c_int> {
+pub fn is_wal(network: &Network) -> Result<bool, c_int> {
     const MAGIC: &[u8] = b"SQLite format 3\0";
     let mut header = [0; 20];
     match network.read(&mut header, 0) {

@@ -8,7 +8,7 @@
 //! process has a lock then, or it would have had SHARED by the books alone. If one gets it before the server
 //! has answered, because that writer gives up just then, it loses it.)
 
-use super::{Health, Network, may_pass, open, paths};
+use super::{Health, Network, convert, may_pass, open, paths};
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
 use crate::text::{PathEnd, Text};
@@ -103,6 +103,9 @@ impl Network {
             database.version.set(None);
             self.recover();
             code = self.see_the_present();
+            if code == SQLITE_OK {
+                code = self.leave_wal(&mut lock);
+            }
         }
         database.level.store(self.lock_state(), Ordering::Relaxed);
         code
@@ -128,6 +131,32 @@ impl Network {
         }
     }
 
+    /// Under the first SHARED: a database in WAL mode is turned into a rollback database, and locked again.
+    fn leave_wal(&self, lock: &mut dyn FnMut() -> c_int) -> c_int {
+        let pending = self.database().and_then(|d| d.pending.take());
+        let Some(pending) = pending else {
+            return SQLITE_OK;
+        };
+        let mut code = match convert::is_wal(self) {
+            Ok(false) => return SQLITE_OK,
+            Ok(true) => SQLITE_OK,
+            Err(code) => code,
+        };
+        self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
+        if code == SQLITE_OK {
+            code = convert::convert(self, &pending);
+        }
+        if code == SQLITE_OK {
+            code = self.attempt(Call::Lock, None, lock);
+        }
+        if code == SQLITE_OK {
+            code = self.see_the_present();
+        } else if let Some(database) = self.database() {
+            database.pending.replace(Some(pending));
+        }
+        code
+    }
+
     /// Under SHARED: nothing that is cached is believed; see `durable::coherence`.
     fn see_the_present(&self) -> c_int {
         let (Some(database), Some(descriptor)) = (self.database(), self.descriptor) else {
@@ -135,7 +164,7 @@ impl Network {
         };
         let status = self.look(Call::Size, || {
             paths::refresh_directory(self)?;
-            descriptor.status()
+            self.fresh_status(descriptor)
         });
         match status {
             Ok(status) => {

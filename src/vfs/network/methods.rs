@@ -109,6 +109,11 @@ impl Network {
         if self.stops(Call::Read) {
             return SQLITE_IOERR_READ;
         }
+        if self.reads_without_lock() {
+            // sqlite3BtreeOpen wants to know the size of a page; it asks again under its first lock (lockBtree).
+            into.fill(0);
+            return SQLITE_IOERR_SHORT_READ;
+        }
         let code = self.attempt(Call::Read, Some(at), || {
             let (out, size) = (into.as_mut_ptr().cast(), into.len() as c_int);
             base!(self, SQLITE_IOERR_READ, xRead(out, size, at))
@@ -126,6 +131,11 @@ impl Network {
             SQLITE_IOERR_CORRUPTFS => SQLITE_IOERR_READ,
             code => code,
         }
+    }
+
+    fn reads_without_lock(&self) -> bool {
+        let has_locks = self.database().is_some_and(|database| database.has_locks);
+        has_locks && self.lock_state() == SQLITE_LOCK_NONE
     }
 
     /// Says why nothing is done.

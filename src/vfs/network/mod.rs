@@ -46,7 +46,7 @@ use super::Shim;
 use super::memory::try_box;
 use crate::Options;
 use crate::durable::coherence::Freshness;
-use crate::durable::descriptor::{Descriptor, Identity, Version};
+use crate::durable::descriptor::{Descriptor, Identity, Status, Version};
 use crate::durable::episode::Episode;
 use crate::durable::fence::{Counter, JournalHeader, Proof};
 use crate::durable::transient::{Call, passes};
@@ -104,6 +104,8 @@ pub struct Network {
     policy: Policy,
     unsynced: RefCell<Unsynced>,
     health: Cell<Health>,
+    /// A call was given up, and none has succeeded since: the next ones are not tried again.
+    is_exhausted: Cell<bool>,
     role: Role,
 }
 
@@ -117,6 +119,12 @@ pub struct Database {
     /// SQLITE_LOCK_*, for [`super::apart`].
     level: AtomicI32,
     inode: Option<u64>,
+    /// Nothing is read without one: a read that is under way leaves old pages behind for those who have one.
+    has_locks: bool,
+    /// Whether it is in WAL mode is not known yet.
+    pending: RefCell<Option<Box<convert::Pending>>>,
+    /// GlusterFS' client answers from a cache of its own (md-cache), but for fsync.
+    syncs_to_see: bool,
     counter: Counter,
     /// When the database was changed last and how large it is, if we have not written since.
     version: Cell<Option<Version>>,
@@ -165,6 +173,7 @@ impl Network {
             policy,
             unsynced: RefCell::new(Unsynced::new(policy.resync)),
             health: Cell::new(Health::Sound),
+            is_exhausted: Cell::new(false),
             role,
         })?;
         Some(NonNull::from(Box::leak(network)))
@@ -259,14 +268,32 @@ impl Network {
     }
 
     fn episode(&self, call: Call, at: Option<i64>) -> Episode<'_> {
-        Episode::new(&self.shim.sqlite, self.path, (call, at), self.policy.retry)
+        Episode::new(&self.shim.sqlite, self.path, (call, at), self.budget())
+    }
+
+    fn budget(&self) -> u64 {
+        match self.is_exhausted.get() {
+            true => 0,
+            false => self.policy.retry,
+        }
+    }
+
+    /// What the server says of the file.
+    fn fresh_status(&self, descriptor: Descriptor) -> nix::Result<Status> {
+        if self.database().is_some_and(|d| d.syncs_to_see) {
+            descriptor.sync()?;
+        }
+        descriptor.status()
     }
 
     /// Makes a call of the base's, and makes it again for as long as its error passes.
     fn attempt(&self, call: Call, at: Option<i64>, mut make: impl FnMut() -> c_int) -> c_int {
         match make() {
             code if may_pass(code) => self.attempt_again(call, at, code, &mut make),
-            code => code,
+            code => {
+                self.is_exhausted.set(false);
+                code
+            }
         }
     }
 
@@ -288,6 +315,7 @@ impl Network {
             }
             if !episode.goes_on(errno) {
                 episode.failed("raise retry_ms, or see to the file system");
+                self.is_exhausted.set(true);
                 self.doubt();
                 return code;
             }
@@ -323,7 +351,7 @@ impl Network {
         call: Call,
         mut make: impl FnMut() -> nix::Result<T>,
     ) -> nix::Result<T> {
-        let mut episode = Episode::new(&self.shim.sqlite, path, (call, None), self.policy.retry);
+        let mut episode = Episode::new(&self.shim.sqlite, path, (call, None), self.budget());
         let found = look(&mut episode, &mut make);
         if !episode.has_begun() {
             return found;

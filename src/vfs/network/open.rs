@@ -1,6 +1,7 @@
 //! Opening a database that other machines can reach, and its journals.
 
-use super::{Database, Journal, Network, Policy, Role, convert, may_pass, methods, paths};
+use super::convert::Pending;
+use super::{Database, Journal, Network, Policy, Role, may_pass, methods, paths};
 use crate::Options;
 use crate::durable::coherence::Freshness;
 use crate::durable::descriptor::{Descriptor, status_at};
@@ -13,7 +14,7 @@ use crate::text::{PathEnd, Text};
 use crate::vfs::open::Room;
 use crate::vfs::{Shim, explain};
 use nix::errno::Errno;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_char, c_int};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::RawFd;
@@ -147,7 +148,16 @@ pub unsafe fn database(
         true => None,
         false => super::look(&mut episode(), &mut || paths::open_directory(path)).ok(),
     };
+    // SAFETY: the caller's promise.
+    let has_locks = unsafe { !has_no_locks(request) };
+    let pending = match has_locks {
+        true => Pending::new(options, ground, opened),
+        false => None,
+    };
     let role = Role::Database(Database {
+        has_locks: has_locks && descriptor.is_some(),
+        pending: RefCell::new(pending),
+        syncs_to_see: ground.name.as_str() == "fuse.glusterfs",
         level: AtomicI32::new(SQLITE_LOCK_NONE),
         inode,
         counter: Counter::default(),
@@ -163,19 +173,6 @@ pub unsafe fn database(
     });
     // SAFETY: the base's file is open.
     let (methods, made) = unsafe { wrap(request, descriptor, policy, role)? };
-    // SAFETY: it was made just now.
-    let network = unsafe { made.as_ref() };
-    // SAFETY: the caller's promise.
-    let is_fixed = unsafe { has_no_locks(request) };
-    let converted = match is_fixed {
-        true => Ok(()),
-        false => convert::if_wal(network, options, ground, opened),
-    };
-    if let Err(code) = converted {
-        // SAFETY: nobody else has it.
-        unsafe { Network::free(made) };
-        return Err(code);
-    }
     if !out_flags.is_null() {
         // SAFETY: the caller's promise.
         unsafe { *out_flags = opened };

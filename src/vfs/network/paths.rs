@@ -5,7 +5,7 @@
 //! be opened and closed.
 
 use super::{Network, Policy};
-use crate::durable::descriptor::{Status, status, status_at, status_cached};
+use crate::durable::descriptor::{Status, ask_for_attribute, status, status_at, status_cached};
 use crate::durable::episode::Episode;
 use crate::durable::fence::Proof;
 use crate::durable::transient::{Call, passes};
@@ -81,6 +81,13 @@ fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
     // Never done: a directory has one name only.
     match nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty()) {
         Err(errno) if passes(Call::Look, errno) => Err(errno),
+        // Its client keeps what is not there any more, until somebody asks for something that it does not keep.
+        Err(Errno::EEXIST)
+            if network.database().is_some_and(|d| d.syncs_to_see)
+                && matches!(ask_for_attribute(path), Err(Errno::ENOENT | Errno::ESTALE)) =>
+        {
+            Err(Errno::ENOENT)
+        }
         // What the question has brought.
         Err(Errno::EEXIST) if asks_by_making => status_cached(path),
         // Said after the name was looked up, of all the things that may be in the way.

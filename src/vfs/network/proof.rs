@@ -118,7 +118,7 @@ impl Network {
             return Proof::Lost("another process has it");
         }
         let proof = again.and_then(|()| {
-            let status = descriptor.status()?;
+            let status = self.fresh_status(descriptor)?;
             let is_at_its_path = match status_at(self.path) {
                 Ok(there) => there.identity == status.identity,
                 Err(Errno::ENOENT) => false,

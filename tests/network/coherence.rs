@@ -1,15 +1,7 @@
 //! Under a lock one sees what the last owner wrote, though the file system caches pages, attributes and
 //! names, and believes all of them for a second.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/rows.rs"]
-mod rows;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, rows, worker};
 use cluster::{Cluster, Fault, Mount, Op};
 use rows::{ROWS, State, VERSIONS, all, create, rewrite};
 use rusqlite::Connection;
@@ -17,11 +9,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use worker::{Answer, Failure, LONG, STOCK, Worker, tested, within};
-
-#[test]
-fn worker_process() {
-    worker::serve();
-}
 
 const BELIEVED: Duration = Duration::from_secs(1);
 

@@ -1,12 +1,6 @@
 //! A database that is in WAL mode is brought back to a rollback journal when it is opened in network mode.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, worker};
 use cluster::{Cluster, Fault, Mount, Op};
 use std::fs::{Permissions, read, set_permissions, write};
 use std::os::unix::fs::PermissionsExt;
@@ -15,11 +9,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use worker::{STOCK, Worker, tested, within};
-
-#[test]
-fn worker_process() {
-    worker::serve();
-}
 
 /// How a WAL database was left by who wrote it last.
 #[derive(Clone, Copy, Debug)]

@@ -1,28 +1,13 @@
 //! After a failed fsync the data may be gone: it is written again before it is synced again, or the
 //! connection writes no more. Shown on a file system that really drops it, as Linux does.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/naive.rs"]
-mod naive;
-#[path = "support/rows.rs"]
-mod rows;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, naive, rows, worker};
 use cluster::{Cluster, Errno, Fault, Mount, Op, Pages};
 use naive::NAIVE;
 use rows::{State, all, create, rewrite};
 use std::path::PathBuf;
 use std::time::Duration;
 use worker::{Answer, LONG, STOCK, Worker, tested, within};
-
-#[test]
-fn worker_process() {
-    worker::serve_with(naive::begin);
-}
 
 const MODES: [&str; 3] = ["DELETE", "TRUNCATE", "PERSIST"];
 

@@ -1,13 +1,7 @@
 //! In network mode nothing that is shared is mapped: neither the database nor `-shm` nor the sidecar,
 //! whatever is asked for.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, worker};
 use cluster::{Cluster, Fault, Mount, Op};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,11 +11,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use worker::process::maps;
 use worker::{STOCK, Worker, tested};
-
-#[test]
-fn worker_process() {
-    worker::serve();
-}
 
 /// Two nodes on which files can be mapped.
 fn mappable() -> Cluster {

@@ -1,26 +1,13 @@
 //! A hot journal is never overlooked, and a commit whose last step is in doubt ends right: it is there
 //! if it was acknowledged, and it is never there by half.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/rows.rs"]
-mod rows;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, rows, worker};
 use cluster::{Cluster, Errno, Fault, Mount, Op};
 use rows::{State, VERSIONS, all, create, rewrite};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use worker::{Answer, LONG, STOCK, Worker, tested, within};
-
-#[test]
-fn worker_process() {
-    worker::serve();
-}
 
 fn plain() -> Cluster {
     Cluster::new(&[Mount::default(); 2])

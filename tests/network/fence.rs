@@ -1,17 +1,7 @@
 //! Whoever has lost his locks writes no more: a node that was not heard of for a second has been
 //! given up, and another one has written meanwhile.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/naive.rs"]
-mod naive;
-#[path = "support/rows.rs"]
-mod rows;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, naive, rows, worker};
 use cluster::{Cluster, Errno, Fault, Id, Mount, Op};
 use naive::NAIVE;
 use rows::{State, all, change, create, rewrite};
@@ -20,11 +10,6 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use worker::{Answer, LONG, STOCK, Worker, tested, within};
-
-#[test]
-fn worker_process() {
-    worker::serve_with(naive::begin);
-}
 
 /// All that the first node asks is answered with EIO. With its locks forgotten that is `Cluster::evict`, but
 /// it ends by what has happened, and so does not depend on how busy this machine is.

@@ -1,20 +1,9 @@
 //! What is said about the place where a database lies: once, with the mount, the reason and the remedy.
 
-mod support;
-
-#[path = "support/cluster/mod.rs"]
-mod cluster;
-#[path = "support/worker.rs"]
-mod worker;
-
+use crate::{cluster, worker};
 use cluster::{Cluster, LockScope, Mount};
 use std::path::PathBuf;
 use worker::{Worker, tested};
-
-#[test]
-fn worker_process() {
-    worker::serve();
-}
 
 /// A database on a mount of that type, and what its connections log.
 fn on(kind: &'static str, locks: LockScope) -> (Cluster, PathBuf, String) {
