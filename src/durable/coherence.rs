@@ -16,6 +16,10 @@
 //! - FUSE and SMB keep it for a time, whatever the directory says. There a name is looked up afresh if somebody is
 //!   about to *make* it (`LOOKUP_EXCL`: `fuse_dentry_revalidate`, `cifs_d_revalidate`). So the question is put as an
 //!   attempt that cannot succeed, to link a directory there: EEXIST is "yes".
+//! - Nothing is read without a lock, not even the header (`sqlite3BtreeOpen`): a read that is under way when the lock changes
+//!   hands brings old pages back into a cache that has just been emptied.
+//! - GlusterFS' client has a cache of its own (md-cache), which answers all that; but not fsync, whose answer brings the
+//!   attributes, and not what it never keeps, such as an unknown extended attribute.
 
 use super::descriptor::Version;
 use std::cell::Cell;

@@ -231,7 +231,8 @@ fn kill_at(wal: &Wal, n: u64) -> Killed {
 fn assert_refused(worker: &mut Worker, db: &Path, options: &str, codes: &[i32]) {
     let start = Instant::now();
     let opened = worker.open(db, &tested(), options);
-    let error = opened.and_then(|_| worker.sql(COUNT)).unwrap_err();
+    let patience = opened.and_then(|_| worker.sql("PRAGMA busy_timeout=1000"));
+    let error = patience.and_then(|_| worker.sql(COUNT)).unwrap_err();
     let took = start.elapsed();
     let log = worker.log();
     println!("{options:?}: {error} after {took:?}; the log: {log}");

@@ -350,10 +350,13 @@ unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_
 fn why_not(path: &CStr, flags: c_int) -> Errno {
     let errno = Errno::last();
     let makes = flags & SQLITE_OPEN_CREATE != 0;
-    if errno == Errno::ENOENT && makes && paths::of_directory(path, status_at).is_ok() {
-        return Errno::EIO;
+    if errno != Errno::ENOENT || !makes {
+        return errno;
     }
-    errno
+    match paths::of_directory(path, status_at) {
+        Ok(_) => Errno::EIO,
+        Err(why) => why,
+    }
 }
 
 /// Whether a file that was to be written to can be.
