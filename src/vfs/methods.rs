@@ -310,7 +310,7 @@ unsafe extern "C" fn full_pathname_again(
     let errno = Errno::last();
     // SAFETY: SQLite calls a VFS's methods with that VFS, and its path is terminated.
     let (shim, name) = unsafe { (Shim::of(vfs), CStr::from_ptr(path)) };
-    rim::guard(&shim.sqlite, "xFullPathname", first, || {
+    rim::guard(&shim.sqlite, "explain", first, || {
         let code = network::open::resolve(shim, name, errno, first, || {
             pass!(
                 vfs,
