@@ -108,7 +108,7 @@ fn is_crowded(m: &impl Machine) -> bool {
 
 /// What the owner of a turn does after a transaction, judged by the last time.
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Pace {
+pub enum Pace {
     /// It goes away, or thinks.
     #[default]
     Leaves,
@@ -139,18 +139,23 @@ impl Turn {
         self.announced = 0;
     }
 
+    /// The next transaction begins, for the first time.
+    pub fn judge(&mut self, m: &impl Machine) -> Pace {
+        let since = m.now().saturating_sub(self.released);
+        self.pace = match self.inherited {
+            true if since < AT_ONCE && !is_crowded(m) => Pace::Returns,
+            false if since < HOT => Pace::Stays,
+            _ => Pace::Leaves,
+        };
+        self.pace
+    }
+
     /// The lock is wanted while a line stands, for the first time or `again`: may we pass the line?
     pub fn may_barge(&mut self, m: &impl Machine, again: bool) -> bool {
-        let now = m.now();
         if !again {
-            let since = now.saturating_sub(self.released);
-            self.pace = match self.inherited {
-                true if since < AT_ONCE && !is_crowded(m) => Pace::Returns,
-                false if since < HOT => Pace::Stays,
-                _ => Pace::Leaves,
-            };
+            self.judge(m);
         }
-        if now < self.until && m.load(Word::Pause) == 0 {
+        if m.now() < self.until && m.load(Word::Pause) == 0 {
             m.add(Word::Overtakes, 1);
             return true;
         }

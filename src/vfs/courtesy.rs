@@ -262,12 +262,12 @@ pub extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
     std::hint::black_box(code)
 }
 
-/// A transaction begins after one that was refused.
+/// A transaction begins after one that had to wait. `is_held` says whether somebody writes.
 #[cold]
 #[inline(never)]
-pub extern "C" fn knock(file: &File) {
+pub fn knock(file: &File, is_held: impl Fn() -> bool) {
     rim::guard(&file.shim.sqlite, "knock", (), || {
-        file.courtesy.with(file, Waiter::knock);
+        file.courtesy.with(file, |waiter| waiter.knock(is_held));
     });
 }
 
@@ -330,11 +330,11 @@ pub extern "C" fn checkpoint(file: &File, begins: bool) {
     });
 }
 
-/// The last lock is gone, and a writer waits for readers.
+/// The last lock is gone of one who has not written, and a writer waits for readers, or it had to wait itself.
 #[cold]
 #[inline(never)]
 pub extern "C" fn reader_left(file: &File) {
     rim::guard(&file.shim.sqlite, "reader_left", (), || {
-        file.courtesy.with(file, |waiter| waiter.reader_left());
+        file.courtesy.with(file, Waiter::reader_left);
     });
 }

@@ -72,8 +72,20 @@ unsafe extern "C" fn lock_shared(file: *mut sqlite3_file, level: c_int) -> c_int
 extern "C" fn lock_shared_again(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    knock(ours);
+    knock(ours, || is_reserved(file));
     answered(ours, Want::Shared, lock(file, SQLITE_LOCK_SHARED))
+}
+
+/// Whether somebody else has RESERVED or more.
+fn is_reserved(file: *mut sqlite3_file) -> bool {
+    let mut held = 0;
+    let code = pass!(
+        file,
+        "xCheckReservedLock",
+        SQLITE_IOERR,
+        xCheckReservedLock(&mut held)
+    );
+    code == SQLITE_OK && held != 0
 }
 
 #[inline(always)]
@@ -180,12 +192,12 @@ pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_in
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
-    if courtesy.is(WRITING | REFUSED) {
+    if courtesy.is(WRITING) {
         courtesy.clear(WRITING);
         if courtesy.line_stands() || courtesy.is_armed(Word::Gate) {
             released(ours);
         }
-    } else if courtesy.is_armed(Word::Drain) {
+    } else if courtesy.is(REFUSED) || courtesy.is_armed(Word::Drain) {
         reader_left(ours);
     }
     code
@@ -267,7 +279,7 @@ extern "C" fn shm_lock_again(
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     match flags & SQLITE_SHM_LOCK != 0 {
-        true => knock(ours),
+        true => knock(ours, || false),
         false => pass_on(ours),
     }
     shm_lock(file, offset, count, flags)

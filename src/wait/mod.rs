@@ -20,7 +20,8 @@
 //! - A lock call does not wait for the turn. (In `xLock(RESERVED)` it would keep a SHARED lock that the owner needs
 //!   gone; in `xShmLock` the snapshot would be old by then.) It waits for a moment, 2 ms, where the application
 //!   may decide how it waits and the others would suffer from that: with PENDING in hand, for the last
-//!   readers to leave; and before a transaction that was refused takes its first lock again (`turn::knock`).
+//!   readers to leave; and before a transaction takes its first lock, if it was refused, or one before it had to wait
+//!   (`Waiter::knock`).
 //! - What SQLite's own lock says is passed on. The one answer of ours is SQLITE_BUSY to somebody whose turn it is
 //!   not.
 //! - The application's timeout is kept; see `patience`.

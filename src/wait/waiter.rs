@@ -16,7 +16,7 @@ use crate::turn::layout::Word;
 use crate::turn::line::{self, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
-use crate::turn::quantum::{self, Turn};
+use crate::turn::quantum::{self, Pace, Turn};
 use crate::turn::{knock, signal};
 use sleep::Deadline;
 use std::ffi::{CStr, c_int, c_void};
@@ -62,6 +62,11 @@ impl Connection {
 /// with, `walTryBeginRead` asks for each once more.
 const MARKS: u8 = 4;
 
+/// One who had to wait and does not wait here begins so many transactions by waiting for a moment. It ends when it
+/// meets nobody any more, and sooner if it does not write.
+const KNOCKS: u8 = 16;
+const KNOCKS_FOR_A_READ: u8 = 8;
+
 pub struct Waiter {
     sqlite: Sqlite,
     manners: Manners,
@@ -77,8 +82,11 @@ pub struct Waiter {
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
     due: Option<u32>,
-    /// How many of the next transactions are to begin by waiting at the door: the first may only read.
+    /// How many of the next transactions are to begin by waiting for a moment.
     knocks: u8,
+    /// Transactions that began since the last write or refusal, and how many of those before that only read.
+    begun: u8,
+    reads: u8,
     /// The ticket that got us the lock last.
     served: Option<u32>,
     /// Whether the line has sent us to try and we have not yet: we owe it a try, or [`Waiter::pass_on`]. And how many
@@ -120,6 +128,8 @@ impl Waiter {
             want: None,
             due: None,
             knocks: 0,
+            begun: 0,
+            reads: 0,
             served: None,
             told: false,
             spared: 0,
@@ -234,36 +244,61 @@ impl Waiter {
         self.want = Some(want);
         if matches!(want, Want::Turn | Want::Snapshot) {
             self.told = false;
-            self.knocks = 2;
+            (self.knocks, self.begun) = (KNOCKS, 0);
         }
     }
 
-    /// A transaction begins after one that was refused, and holds no lock yet. One who had to wait for long
-    /// enough, and does not wait here, waits a moment for its turn.
-    pub fn knock(&mut self) {
-        let left = std::mem::take(&mut self.knocks);
-        let knocks = left > 0 && self.is_stranger();
-        let (Some(m), Some(due)) = (self.sidecar.line(), self.due) else {
+    /// A transaction begins after one that had to wait, and holds no lock yet. One who does not wait here waits a
+    /// moment for its turn: at the door if its turn is due, else at the end of the line. For if it is refused,
+    /// it is away for as long as it likes to sleep, and if that is longer than the line, it never gets its share.
+    ///
+    /// `is_held` says whether somebody writes; where that cannot be asked, that nobody does.
+    pub fn knock(&mut self, is_held: impl Fn() -> bool) {
+        self.begun = self.begun.saturating_add(1);
+        let only_reads = self.due.is_none() && self.begun <= self.reads;
+        if self.knocks == 0 || only_reads || !self.is_stranger() {
             return;
-        };
-        let Some(line) = line::line(m).filter(|line| knocks && line.len() > 0) else {
-            return;
-        };
-        if !line.has_come_to(due) {
+        }
+        let Some(m) = self.sidecar.line() else { return };
+        let Some(line) = line::line(m) else { return };
+        let stands = line.len() > 0;
+        match self.due {
+            Some(due) if !line.has_come_to(due) => return,
+            None if self.turn.judge(m) != Pace::Leaves => {
+                // In a loop of writes it has a whole quantum for each of its sleeps, and is quick.
+                self.knocks = 0;
+                return;
+            }
+            _ => {}
+        }
+        if !stands && !is_held() {
+            self.knocks -= 1;
             return;
         }
         let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
         let Some(mut ticket) = back.or_else(|| line::take(m, m.member()).ok()) else {
             return;
         };
-        let outcome = knock::knock(m, &mut ticket);
-        if outcome == Outcome::Try {
-            line::step_aside(m, ticket);
-            (self.told, self.spared, self.knocks) = (true, 0, left - 1);
-        } else {
-            line::give_up(m, ticket);
+        let until = m.now() + knock::MOMENT;
+        let mut outcome = match self.due {
+            Some(_) if stands => knock::knock(m, &mut ticket),
+            _ => line::wait(m, &mut ticket, until, true),
+        };
+        while outcome == Outcome::Try && m.now() < until && is_held() {
+            outcome = line::wait(m, &mut ticket, until, true);
         }
         self.ticket = Some(ticket);
+        if outcome == Outcome::Try {
+            line::step_aside(m, ticket);
+            (self.told, self.spared) = (true, 0);
+            self.knocks = self.knocks.saturating_sub(KNOCKS_FOR_A_READ);
+        } else {
+            line::give_up(m, ticket);
+            if self.due.is_none() {
+                // From here on it is one who tries by itself.
+                (self.ticket, self.due) = (None, Some(ticket.number));
+            }
+        }
     }
 
     /// A transaction ends. If it came to its end without a try for which the line has sent us, the next
@@ -307,14 +342,21 @@ impl Waiter {
             self.told = false;
             let (due, ticket) = (self.due.take(), self.ticket.take());
             self.served = ticket.map(|ticket| ticket.number);
+            let waited = ticket.is_some() || due.is_some();
             if let Some(m) = self.sidecar.line() {
                 if let Some(ticket) = ticket {
                     line::served(m, ticket);
                 }
-                if ticket.is_some() || due.is_some() {
+                if waited {
                     self.turn.begin(m, self.manners.quantum());
                 }
             }
+            self.reads = std::mem::take(&mut self.begun).saturating_sub(1);
+            self.knocks = match self.is_stranger() {
+                true if waited => KNOCKS,
+                true => self.knocks,
+                false => 0,
+            };
         } else if self.want == Some(Want::Turn) {
             // SHARED, on the way to RESERVED.
             return true;
@@ -328,7 +370,7 @@ impl Waiter {
         self.meant = None;
         self.crowd = 0;
         self.attempt = 0;
-        self.ticket.is_some()
+        self.ticket.is_some() || self.knocks > 0
     }
 
     /// The locks of a transaction were released while a line stands, or somebody waits at the gate.
@@ -359,8 +401,9 @@ impl Waiter {
         }
     }
 
-    /// A reader left while a writer waits for that.
-    pub fn reader_left(&self) {
+    /// A reader left. A writer may wait for that; and it may have had a turn for it.
+    pub fn reader_left(&mut self) {
+        self.pass_on();
         if let Some(m) = self.sidecar.line() {
             signal::ring(m, Word::Drain);
         }

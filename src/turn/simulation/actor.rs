@@ -6,7 +6,7 @@ use crate::turn::knock;
 use crate::turn::layout::{CAPACITY, Line, MAGIC, Word};
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
-use crate::turn::quantum::{self, Turn};
+use crate::turn::quantum::{self, Pace, Turn};
 
 /// A call may end so much later than it was asked to: the steps that it still does.
 const MARGIN: u64 = 5 * MS;
@@ -115,6 +115,9 @@ impl Life {
     fn begin(&mut self) -> bool {
         let m = self.m;
         let until = self.habit.timeout.map_or(NEVER, |t| m.now() + t);
+        if self.habit.own_handler && self.one_in(2) {
+            self.knock();
+        }
         loop {
             let mut barges = false;
             let stands = m.load(Word::Line) as u32 != 0;
@@ -191,7 +194,11 @@ impl Life {
         let Some(line) = line::line(&m).filter(|line| line.len() > 0) else {
             return;
         };
-        if !self.due.is_some_and(|due| line.has_come_to(due)) || !self.has_line() {
+        let is_early = match self.due {
+            Some(due) => !line.has_come_to(due),
+            None => self.turn.judge(&m) != Pace::Leaves,
+        };
+        if is_early || !self.has_line() {
             return;
         }
         let back = self.ticket.and_then(|ticket| line::come_back(&m, ticket));
@@ -199,13 +206,20 @@ impl Life {
             return;
         };
         self.set_ticket(Some(ticket));
-        let outcome = knock::knock(&m, &mut ticket);
+        let outcome = match self.due {
+            Some(_) => knock::knock(&m, &mut ticket),
+            None => line::wait(&m, &mut ticket, m.now() + knock::MOMENT, true),
+        };
         self.ticket = Some(ticket);
         self.told = outcome == Outcome::Try;
         if self.told {
             self.step_aside(ticket);
-        } else {
-            self.leave_line();
+            return;
+        }
+        self.leave_line();
+        if self.due.is_none() {
+            self.set_ticket(None);
+            self.due = Some(ticket.number);
         }
     }
 
