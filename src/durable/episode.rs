@@ -52,7 +52,6 @@ pub struct Episode<'a> {
     until: u64,
     attempts: u32,
     last: Errno,
-    silent: bool,
 }
 
 impl<'a> Episode<'a> {
@@ -73,7 +72,6 @@ impl<'a> Episode<'a> {
             until: began.saturating_add(budget),
             attempts: 0,
             last: Errno::from_raw(0),
-            silent: true,
         }
     }
 
@@ -101,7 +99,6 @@ impl<'a> Episode<'a> {
     #[cold]
     fn begin(&mut self, errno: Errno) {
         COUNTERS.episodes.fetch_add(1, Relaxed);
-        self.silent = false;
         let seconds = Seconds(self.until - self.began);
         self.say(
             SQLITE_WARNING,
@@ -116,7 +113,7 @@ impl<'a> Episode<'a> {
 
     /// It has succeeded.
     pub fn succeeded(&self) {
-        if !self.silent {
+        if self.has_begun() {
             let (attempts, time) = (self.attempts, Seconds(now() - self.began));
             self.say(
                 SQLITE_NOTICE,
@@ -127,7 +124,7 @@ impl<'a> Episode<'a> {
 
     /// It failed for good.
     pub fn failed(&self, why: impl fmt::Display) {
-        if !self.silent {
+        if self.has_begun() {
             COUNTERS.given_up.fetch_add(1, Relaxed);
             let (attempts, time) = (self.attempts, Seconds(now() - self.began));
             self.say(

@@ -19,8 +19,10 @@
 //! Between the proof and the call that it allows the lock can be lost once more: no client can exclude that. It is a
 //! few hundred microseconds instead of the length of the fault.
 
+use super::descriptor::Descriptor;
 use nix::errno::Errno;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// What became of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,66 +34,84 @@ pub enum Proof {
     Unknown(Errno),
 }
 
-/// What `N` bytes at offset `AT` of a file are for this transaction, as far as it has read or written them.
+/// What some bytes of a file are for this transaction, as far as it has read or written them.
 ///
 /// Until it is synced, what was written may get lost again (and is then written once more: see `unsynced`), so both
 /// are believed, what was there and what was written.
-pub struct Belief<const AT: i64, const N: usize> {
+pub struct Belief {
+    /// Where they are.
+    place: Range<i64>,
     /// Read, or written and synced.
-    settled: Cell<[Option<u8>; N]>,
+    settled: Cell<[Option<u8>; MOST]>,
     /// Written since, whoever knows with what success.
-    written: Cell<[Option<u8>; N]>,
+    written: Cell<[Option<u8>; MOST]>,
     /// The file was cut since.
     may_be_empty: Cell<bool>,
 }
 
-/// The change counter in the database's header.
-pub type Counter = Belief<24, 4>;
+/// So many bytes at most are believed of a file.
+const MOST: usize = 28;
 
-/// A rollback journal's header (`writeJournalHdr`): magic, number of records, nonce, size of the database, sector and
-/// page size.
-pub type JournalHeader = Belief<0, 28>;
-
-impl<const AT: i64, const N: usize> Default for Belief<AT, N> {
-    fn default() -> Self {
+impl Belief {
+    fn of(place: Range<i64>) -> Belief {
         Belief {
-            settled: Cell::new([None; N]),
-            written: Cell::new([None; N]),
+            place,
+            settled: Cell::new([None; MOST]),
+            written: Cell::new([None; MOST]),
             may_be_empty: Cell::new(false),
         }
     }
-}
 
-impl<const AT: i64, const N: usize> Belief<AT, N> {
-    const END: i64 = AT + N as i64;
+    /// Of the change counter in the database's header.
+    pub fn of_counter() -> Belief {
+        Belief::of(24..28)
+    }
+
+    /// Of a rollback journal's header (`writeJournalHdr`): magic, number of records, nonce, size of the database, sector
+    /// and page size.
+    pub fn of_journal() -> Belief {
+        Belief::of(0..28)
+    }
+
+    fn length(&self) -> usize {
+        (self.place.end - self.place.start) as usize
+    }
+
+    /// What is there now.
+    pub fn now<'a>(&self, file: Descriptor, room: &'a mut [u8; MOST]) -> nix::Result<&'a [u8]> {
+        let length = file.read_at(&mut room[..self.length()], self.place.start)?;
+        Ok(&room[..length])
+    }
+
+    /// What is there `now` is what is believed from now on.
+    pub fn learn(&self, now: &[u8]) {
+        self.read(self.place.start, now);
+    }
 
     /// A new transaction believes nothing.
     pub fn forget(&self) {
-        self.settled.set([None; N]);
-        self.written.set([None; N]);
+        self.settled.set([None; MOST]);
+        self.written.set([None; MOST]);
         self.may_be_empty.set(false);
     }
 
     /// Whether nothing is believed.
     pub fn is_blank(&self) -> bool {
-        self.settled.get() == [None; N] && self.written.get() == [None; N]
+        self.settled.get() == [None; MOST] && self.written.get() == [None; MOST]
     }
 
     /// The part of `data`, which lies at `at`, that is ours, with its places.
-    fn part(at: i64, data: &[u8]) -> impl Iterator<Item = (usize, u8)> {
-        let places =
-            (0..N).map(move |place| (place, AT.saturating_add(place as i64).checked_sub(at)));
-        places.filter_map(|(place, from)| {
-            let byte = data.get(usize::try_from(from?).ok()?)?;
-            Some((place, *byte))
-        })
+    fn part(&self, at: i64, data: &[u8]) -> impl Iterator<Item = (usize, u8)> {
+        let places = self.place.clone().enumerate();
+        let from = move |byte: i64| usize::try_from(byte.checked_sub(at)?).ok();
+        places.filter_map(move |(place, byte)| Some((place, *data.get(from(byte)?)?)))
     }
 
     /// `data` was read at `at`. What is known already stays.
     pub fn read(&self, at: i64, data: &[u8]) {
-        if at < Self::END {
+        if at < self.place.end {
             let (mut settled, written) = (self.settled.get(), self.written.get());
-            Self::part(at, data)
+            self.part(at, data)
                 .filter(|(place, _)| written[*place].is_none())
                 .for_each(|(place, byte)| {
                     settled[place].get_or_insert(byte);
@@ -102,26 +122,27 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
 
     /// `data` is about to be written at `at`.
     pub fn writes(&self, at: i64, data: &[u8]) {
-        if at < Self::END {
+        if at < self.place.end {
             let mut written = self.written.get();
-            Self::part(at, data).for_each(|(place, byte)| written[place] = Some(byte));
+            self.part(at, data)
+                .for_each(|(place, byte)| written[place] = Some(byte));
             self.written.set(written);
         }
     }
 
     /// The file is about to be cut.
     pub fn truncates(&self, size: i64) {
-        if size < Self::END {
+        if size < self.place.end {
             self.may_be_empty.set(true);
         }
     }
 
     /// All that was done is there to stay.
     pub fn synced(&self) {
-        let written = self.written.replace([None; N]);
+        let written = self.written.replace([None; MOST]);
         let mut settled = self.settled.get();
         if self.may_be_empty.replace(false) {
-            settled = [None; N];
+            settled = [None; MOST];
         }
         for (settled, written) in settled.iter_mut().zip(written) {
             *settled = written.or(*settled);
@@ -132,20 +153,18 @@ impl<const AT: i64, const N: usize> Belief<AT, N> {
     /// Whether these bytes, which are there now, are known to be this transaction's: another's would differ.
     pub fn proves(&self, now: &[u8]) -> bool {
         let (settled, written) = (self.settled.get(), self.written.get());
-        let known = |place: usize| settled[place].or(written[place]).is_some();
-        now.len() == N && (0..N).all(known) && self.holds(now) && {
-            let is_written = |place: usize| written[place] == Some(now[place]);
-            (0..N).all(|place| settled[place].is_some() || is_written(place))
-        }
+        let is_known =
+            |place: usize| settled[place].is_some() || written[place] == Some(now[place]);
+        now.len() == self.length() && self.holds(now) && (0..self.length()).all(is_known)
     }
 
-    /// Whether these bytes, which are there now, are what is believed. Fewer than `N`: the file ends there.
+    /// Whether these bytes, which are there now, are what is believed. If they are fewer, the file ends there.
     pub fn holds(&self, now: &[u8]) -> bool {
         if self.may_be_empty.get() && now.is_empty() {
             return true;
         }
         let (settled, written) = (self.settled.get(), self.written.get());
-        (0..N).all(|place| {
+        (0..self.length()).all(|place| {
             let now = now.get(place).copied();
             match (settled[place], written[place]) {
                 (None, _) => true,
@@ -168,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_was_read_is_what_must_be_there() {
-        let counter = Counter::default();
+        let counter = Belief::of_counter();
         assert!(counter.holds(&[]) && counter.holds(&[9; 4]));
         counter.read(4096, &[1; 4096]);
         counter.read(0, &page([0, 0, 0, 5])[..26]);
@@ -185,7 +204,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_there_for_sure_when_it_is_synced() {
-        let counter = Counter::default();
+        let counter = Belief::of_counter();
         counter.read(0, &page([0, 0, 0, 5]));
         counter.writes(0, &page([0, 0, 0, 6]));
         assert!(counter.holds(&[0, 0, 0, 5]) && counter.holds(&[0, 0, 0, 6]));
@@ -198,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_journals_header_is_written_in_parts_and_cut() {
-        let header = JournalHeader::default();
+        let header = Belief::of_journal();
         let mut now = [1; 28];
         header.writes(0, &now);
         assert!(header.proves(&now) && !header.proves(&[2; 28]) && !header.proves(&[]));

@@ -9,7 +9,6 @@
 use super::network::{Network, Policy};
 use crate::sqlite::abi::sqlite3_vfs;
 use parking_lot::Mutex;
-use std::cmp::Reverse;
 use std::ffi::CStr;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -25,12 +24,50 @@ pub struct Apart {
 }
 
 struct Entry {
-    /// Where SQLite keeps the path: the names of its journal and its WAL lie behind it (sqlite3PagerOpen).
-    address: usize,
+    names: Names,
     path: Vec<u8>,
     base: NonNull<sqlite3_vfs>,
     network: Option<NonNull<Network>>,
     policy: Option<Policy>,
+}
+
+/// Where a connection keeps the names of its files, which nobody else calls us with.
+struct Names {
+    database: usize,
+    journal: usize,
+    wal: usize,
+}
+
+impl Names {
+    /// Behind the database's path lie the URI's parameters, which end with an empty one, then its journal's path, then
+    /// its WAL's (`sqlite3PagerOpen`; from 3.26 to 3.54 at least).
+    ///
+    /// # Safety
+    /// If it `has_parameters`, the URI's lie behind `path`.
+    unsafe fn behind(path: &CStr, has_parameters: bool) -> Names {
+        let length = path.count_bytes();
+        // SAFETY: the path with its end.
+        let mut at = unsafe { path.as_ptr().add(length + 1) };
+        if has_parameters {
+            // SAFETY: the caller's promise: a key and a value, each terminated, again and again.
+            unsafe {
+                while *at != 0 {
+                    at = at.add(CStr::from_ptr(at).count_bytes() + 1);
+                    at = at.add(CStr::from_ptr(at).count_bytes() + 1);
+                }
+            }
+        }
+        let journal = at as usize + 1;
+        Names {
+            database: path.as_ptr() as usize,
+            journal,
+            wal: journal + length + c"-journal".count_bytes() + 1,
+        }
+    }
+
+    fn has(&self, name: &CStr) -> bool {
+        [self.database, self.journal, self.wal].contains(&(name.as_ptr() as usize))
+    }
 }
 
 /// The database that a path belongs to.
@@ -65,9 +102,13 @@ impl Apart {
     }
 
     /// A database is being opened on `base`. `None` if it cannot be remembered: then it must not be.
-    pub fn enter(
+    ///
+    /// # Safety
+    /// If it `has_parameters`, the URI's lie behind `path`.
+    pub unsafe fn enter(
         &self,
         path: &CStr,
+        has_parameters: bool,
         base: NonNull<sqlite3_vfs>,
         network: Option<NonNull<Network>>,
     ) -> Option<()> {
@@ -77,7 +118,8 @@ impl Apart {
         copy.extend_from_slice(path.to_bytes());
         open.try_reserve(1).ok()?;
         open.push(Entry {
-            address: path.as_ptr() as usize,
+            // SAFETY: the caller's promise.
+            names: unsafe { Names::behind(path, has_parameters) },
             path: copy,
             base,
             network,
@@ -128,24 +170,20 @@ impl Apart {
                 .strip_prefix(&*e.path)
                 .is_some_and(is_suffix)
         };
-        // Several connections may have it open. The caller's own is the one whose path lies next before this
-        // one; another's must not be touched, it may be closed meanwhile.
-        let behind = |e: &Entry| (path.as_ptr() as usize).wrapping_sub(e.address);
-        // The longest, for the database "a" beside the database "a-journal".
+        // Several connections may have it open. Another's than the caller's must not be touched: it may be closed
+        // meanwhile. Then the longest, for the database "a" beside the database "a-journal".
+        let is_callers = |e: &Entry| e.names.has(path);
         let owners = open.iter().filter(belongs);
-        let owner = owners.max_by_key(|e| (e.path.len(), Reverse(behind(e))));
+        let owner = owners.max_by_key(|e| (is_callers(e), e.path.len()));
         let is_network = open.iter().any(|e| e.network.is_some());
         Some(Owner {
             base: owner.map_or(self.registered, |e| e.base),
-            network: owner.and_then(|e| e.network.filter(|_| behind(e) < REACH)),
+            network: owner.and_then(|e| e.network.filter(|_| is_callers(e))),
             is_network,
             policy: owner.and_then(|e| e.policy),
         })
     }
 }
-
-/// A path, its URI's parameters and the journal's path are no longer than that.
-const REACH: usize = 1 << 16;
 
 /// What SQLite puts behind a database's path: nothing, `-journal`, `-wal` (sqlite3PagerOpen), or
 /// `-mj` and nine hexadecimal digits (vdbeCommit's super-journal).
@@ -163,6 +201,11 @@ fn is_suffix(rest: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    fn enter(apart: &Apart, path: &CStr, base: NonNull<sqlite3_vfs>) -> Option<()> {
+        // SAFETY: no parameters.
+        unsafe { apart.enter(path, false, base, None) }
+    }
+
     fn base_of(apart: &Apart, path: &CStr) -> Option<NonNull<sqlite3_vfs>> {
         apart.owner_of(path).map(|owner| owner.base)
     }
@@ -171,7 +214,7 @@ mod tests {
     fn only_a_databases_own_files_follow_it() {
         let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
         let apart = Apart::new(here);
-        apart.enter(c"/x", there, None).unwrap();
+        enter(&apart, c"/x", there).unwrap();
         for ours in [c"/x", c"/x-journal", c"/x-wal", c"/x-mj0123AB9CD"] {
             assert_eq!(base_of(&apart, ours), Some(there), "{ours:?}");
         }
@@ -190,13 +233,35 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_known_by_where_its_names_are() {
+        let names: [&[u8]; 2] = [
+            b"/x.db\0fs\0network\0k\0\0\0/x.db-journal\0/x.db-wal\0\0",
+            b"/x.db\0\0/x.db-journal\0/x.db-wal\0\0",
+        ];
+        for (names, has_parameters) in names.into_iter().zip([true, false]) {
+            let inside = |name: &str| {
+                let at = String::from_utf8_lossy(names)
+                    .find(&format!("{name}\0"))
+                    .unwrap();
+                CStr::from_bytes_until_nul(&names[at..]).unwrap()
+            };
+            // SAFETY: they are as SQLite has them.
+            let known = unsafe { Names::behind(inside("/x.db"), has_parameters) };
+            for name in ["/x.db", "/x.db-journal", "/x.db-wal"] {
+                assert!(known.has(inside(name)), "{name} {has_parameters}");
+            }
+            assert!(!known.has(c"/x.db-journal") && !known.has(inside("x.db")));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_told_is_not_guessed() {
         let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
         let apart = Apart::new(here);
-        apart.enter(c"/x", there, None).unwrap();
+        enter(&apart, c"/x", there).unwrap();
         // As in a child that was forked while another thread held it.
         let _held = apart.open.lock();
         assert_eq!(base_of(&apart, c"/x-journal"), None);
-        assert_eq!(apart.enter(c"/y", there, None), None);
+        assert_eq!(enter(&apart, c"/y", there), None);
     }
 }

@@ -122,7 +122,10 @@ pub unsafe fn open(
     // Nothing else of the database is opened before this returns.
     let is_apart = base != shim.base || undo.network.is_some();
     if let Some(path) = database.filter(|_| is_apart) {
-        if shim.apart.enter(path, base, undo.network).is_none() {
+        let has_parameters = flags & SQLITE_OPEN_URI != 0;
+        // SAFETY: the flag.
+        let entered = unsafe { shim.apart.enter(path, has_parameters, base, undo.network) };
+        if entered.is_none() {
             return SQLITE_NOMEM;
         }
         undo.apart = Some(path);
@@ -255,7 +258,7 @@ unsafe fn base_of_database(
     flags: c_int,
     options: &mut Options,
 ) -> Result<NonNull<sqlite3_vfs>, Error> {
-    if let Some(converting) = network::converting() {
+    if let Some(converting) = network::converting(path) {
         *options = converting;
         return base::find(&shim.sqlite, options);
     }

@@ -14,8 +14,6 @@ use crate::sqlite::abi::*;
 use crate::text::{PathEnd, Text};
 use crate::vfs::memory::try_box;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use nix::sys::uio::pread;
 use std::cell::Cell;
 use std::ffi::{CStr, c_int};
@@ -24,13 +22,14 @@ const CONVERT: &CStr =
     c"PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL; PRAGMA journal_mode=DELETE";
 
 thread_local! {
-    /// The options of the connection for which this thread converts a database.
-    static CONVERTING: Cell<Option<Options>> = const { Cell::new(None) };
+    /// The database that this thread converts, and the options of the connection for which it does.
+    static CONVERTING: Cell<Option<(&'static CStr, Options)>> = const { Cell::new(None) };
 }
 
-/// The options of the connection of our own that is being opened, if it is.
-pub fn options() -> Option<Options> {
-    CONVERTING.get()
+/// The options for the database at `path`, if it is opened by a connection of our own.
+pub fn options(path: &CStr) -> Option<Options> {
+    let ours = CONVERTING.get().filter(|(converted, _)| *converted == path);
+    ours.map(|(_, options)| options)
 }
 
 /// What is needed to convert a database, until it is known that it needs it not.
@@ -44,8 +43,13 @@ pub struct Pending {
 
 impl Pending {
     /// `None` in the connection that converts.
-    pub fn new(options: &Options, ground: &Ground, flags: c_int) -> Option<Box<Pending>> {
-        if CONVERTING.get().is_some() {
+    pub fn new(
+        path: &CStr,
+        options: &Options,
+        ground: &Ground,
+        flags: c_int,
+    ) -> Option<Box<Pending>> {
+        if self::options(path).is_some() {
             return None;
         }
         try_box(Pending {
@@ -78,7 +82,7 @@ pub fn convert(network: &Network, pending: &Pending) -> c_int {
             ", whose locks hold on one node only: where it is used, run PRAGMA journal_mode=DELETE";
         return say(SQLITE_CANTOPEN, what);
     }
-    CONVERTING.set(Some(pending.options));
+    CONVERTING.set(Some((path, pending.options)));
     // No busy timeout: in the exclusive mode the connection would keep SHARED while it waits, as others do who are
     // at the same work, and none would ever have EXCLUSIVE. Our own connection's busy handler tries again.
     let code = shim.sqlite.execute_once(path, crate::vfs::NAME, CONVERT);
@@ -118,7 +122,7 @@ pub fn is_wal(network: &Network) -> Result<bool, c_int> {
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(errno) => return Err(errno),
         }
-        paths::of_journal(network.path, brings_wal_back)
+        paths::of_journal(network.path, |journal| brings_wal_back(network, journal))
     });
     found.map_err(|errno| {
         Errno::set(errno);
@@ -128,11 +132,9 @@ pub fn is_wal(network: &Network) -> Result<bool, c_int> {
 
 /// Whether this journal is that of a conversion that was not finished: its first and only page is page 1, with a WAL's
 /// version numbers. (The sector size is at 20, and the first record in the next sector: `writeJournalHdr`.)
-fn brings_wal_back(path: &CStr) -> nix::Result<bool> {
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = match nix::fcntl::open(path, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(false),
-        file => file?,
+fn brings_wal_back(network: &Network, path: &CStr) -> nix::Result<bool> {
+    let Some(file) = paths::open_to_look(network, path)? else {
+        return Ok(false);
     };
     let (mut header, mut record) = ([0; 28], [0; 24]);
     if pread(&file, &mut header, 0)? < header.len() || header[0] == 0 {

@@ -18,7 +18,6 @@ use crate::vfs::{locks, rim};
 use crate::{Fs, filesystem};
 use nix::errno::Errno;
 use std::ffi::c_int;
-use std::sync::atomic::Ordering;
 
 pub unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
@@ -99,7 +98,7 @@ impl Network {
             database.in_doubt.set(true);
         } else if code == SQLITE_OK && level == SQLITE_LOCK_SHARED {
             // A new transaction.
-            database.counter.forget();
+            self.belief.forget();
             database.version.set(None);
             self.recover();
             code = self.see_the_present();
@@ -107,7 +106,6 @@ impl Network {
                 code = self.leave_wal(&mut lock);
             }
         }
-        database.level.store(self.lock_state(), Ordering::Relaxed);
         code
     }
 
@@ -133,27 +131,39 @@ impl Network {
 
     /// Under the first SHARED: a database in WAL mode is turned into a rollback database, and locked again.
     fn leave_wal(&self, lock: &mut dyn FnMut() -> c_int) -> c_int {
-        let pending = self.database().and_then(|d| d.pending.take());
-        let Some(pending) = pending else {
+        let Some(pending) = self.database().and_then(|d| d.pending.take()) else {
             return SQLITE_OK;
         };
-        let mut code = match convert::is_wal(self) {
+        let mut code = self.is_no_wal();
+        if code == SQLITE_BUSY {
+            code = convert::convert(self, &pending);
+            if code == SQLITE_OK {
+                code = self.attempt(Call::Lock, None, lock);
+            }
+            if code == SQLITE_OK {
+                self.belief.forget();
+                code = self.see_the_present();
+            }
+            if code == SQLITE_OK {
+                code = self.is_no_wal();
+            }
+        }
+        if code != SQLITE_OK
+            && let Some(database) = self.database()
+        {
+            database.pending.replace(Some(pending));
+        }
+        code
+    }
+
+    /// SQLITE_BUSY if the database is in WAL mode. Then, as after an error, SHARED is given back.
+    fn is_no_wal(&self) -> c_int {
+        let code = match convert::is_wal(self) {
             Ok(false) => return SQLITE_OK,
-            Ok(true) => SQLITE_OK,
+            Ok(true) => SQLITE_BUSY,
             Err(code) => code,
         };
         self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
-        if code == SQLITE_OK {
-            code = convert::convert(self, &pending);
-        }
-        if code == SQLITE_OK {
-            code = self.attempt(Call::Lock, None, lock);
-        }
-        if code == SQLITE_OK {
-            code = self.see_the_present();
-        } else if let Some(database) = self.database() {
-            database.pending.replace(Some(pending));
-        }
         code
     }
 
@@ -190,6 +200,27 @@ impl Network {
         }
     }
 
+    /// Calls `read` under SHARED, if that is to be had.
+    pub fn under_shared(&self, read: impl FnOnce() -> c_int) -> c_int {
+        let locked = self.lock_base(SQLITE_LOCK_SHARED) == SQLITE_OK;
+        let code = match locked {
+            true => self.see_the_present(),
+            false => SQLITE_OK,
+        };
+        if code != SQLITE_OK {
+            return code;
+        }
+        let code = read();
+        if locked {
+            self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
+            self.database().inspect(|database| database.version.set(None));
+        } else {
+            self.descriptor
+                .inspect(|descriptor| descriptor.drop_pages());
+        }
+        code
+    }
+
     fn unlock(&self, mut unlock: impl FnMut() -> c_int) -> c_int {
         let Some(database) = self.database() else {
             return SQLITE_IOERR_UNLOCK;
@@ -200,9 +231,7 @@ impl Network {
             database.journal.set(None);
         }
         let code = self.give_back(&mut unlock);
-        let state = self.lock_state();
-        database.level.store(state, Ordering::Relaxed);
-        if state == SQLITE_LOCK_NONE {
+        if self.lock_state() == SQLITE_LOCK_NONE {
             database.version.set(None);
             self.recover();
         }

@@ -2,6 +2,7 @@
 
 use super::controls::x_file_control;
 use super::locks::{x_check_reserved_lock, x_lock, x_unlock};
+use super::proof::GivenUp;
 use super::{Health, Network, Role, may_pass, paths};
 use crate::durable::fence::{Belief, Proof};
 use crate::durable::transient::{Call, passes};
@@ -14,6 +15,10 @@ use crate::vfs::rim;
 use nix::errno::Errno;
 use std::ffi::{c_int, c_void};
 use std::slice;
+
+/// So much sqlite3BtreeOpen reads without a lock, to know the size of a page. It asks again under the first one (lockBtree),
+/// so it is told that there is nothing yet.
+const HEADER: usize = 100;
 
 /// Our methods for a file whose base has `lower`; `None` if memory is out.
 pub fn over(lower: &sqlite3_io_methods) -> Option<&'static sqlite3_io_methods> {
@@ -109,22 +114,25 @@ impl Network {
         if self.stops(Call::Read) {
             return SQLITE_IOERR_READ;
         }
-        if self.reads_without_lock() {
-            // sqlite3BtreeOpen wants to know the size of a page; it asks again under its first lock (lockBtree).
-            into.fill(0);
-            return SQLITE_IOERR_SHORT_READ;
+        match self.reads_without_lock() {
+            false => self.read_base(into, at),
+            true if (at, into.len()) == (0, HEADER) => {
+                into.fill(0);
+                SQLITE_IOERR_SHORT_READ
+            }
+            // SQLCipher's salt.
+            true => self.under_shared(|| self.read_base(into, at)),
         }
+    }
+
+    fn read_base(&self, into: &mut [u8], at: i64) -> c_int {
         let code = self.attempt(Call::Read, Some(at), || {
             let (out, size) = (into.as_mut_ptr().cast(), into.len() as c_int);
             base!(self, SQLITE_IOERR_READ, xRead(out, size, at))
         });
         match code {
             SQLITE_OK => {
-                match &self.role {
-                    Role::Database(database) => database.counter.read(at, into),
-                    // One that is played back.
-                    Role::Journal(journal) => journal.header.read(at, into),
-                }
+                self.belief.read(at, into);
                 code
             }
             // Not "database disk image is malformed".
@@ -165,7 +173,7 @@ impl Network {
             return SQLITE_IOERR_WRITE;
         }
         self.learn_counter();
-        self.believe(|belief| belief.writes(at, data));
+        self.believe().writes(at, data);
         let code = self.attempt(Call::Write, Some(at), || self.write_base(at, data));
         if code == SQLITE_OK {
             self.unsynced.borrow_mut().wrote(at, data);
@@ -177,7 +185,7 @@ impl Network {
         if self.stops(Call::Truncate) {
             return SQLITE_IOERR_TRUNCATE;
         }
-        self.believe(|belief| belief.truncates(size));
+        self.believe().truncates(size);
         let code = self.attempt(Call::Truncate, Some(size), || self.truncate_base(size));
         if code == SQLITE_OK {
             self.unsynced.borrow_mut().truncated(size);
@@ -187,26 +195,22 @@ impl Network {
 
     /// Who plays a journal back writes before it has read anything.
     fn learn_counter(&self) {
-        if let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor)
-            && database.counter.is_blank()
+        if let (Role::Database(_), Some(descriptor)) = (&self.role, self.descriptor)
+            && self.belief.is_blank()
+            && let Ok(now) = self.belief.now(descriptor, &mut Default::default())
         {
-            let mut counter = [0; 4];
-            if descriptor.read_at(&mut counter, 24) == Ok(counter.len()) {
-                database.counter.read(24, &counter);
-            }
+            self.belief.learn(now);
         }
     }
 
-    fn believe(&self, learn: impl FnOnce(&dyn Believes)) {
-        match &self.role {
-            Role::Database(database) => {
-                database.version.set(None);
-                // If it is not synced in the end, the kernel keeps pages that the server does not have.
-                database.freshness.forget();
-                learn(&database.counter);
-            }
-            Role::Journal(journal) => learn(&journal.header),
+    /// The file is about to be changed.
+    fn believe(&self) -> &Belief {
+        if let Role::Database(database) = &self.role {
+            database.version.set(None);
+            // If it is not synced in the end, the kernel keeps pages that the server does not have.
+            database.freshness.forget();
         }
+        &self.belief
     }
 
     fn sync(&self, flags: c_int) -> c_int {
@@ -222,20 +226,19 @@ impl Network {
         }
         if code == SQLITE_OK {
             self.unsynced.borrow_mut().clear();
-            self.believe(|belief| belief.synced());
-            code = self.learn_version();
-            if code == SQLITE_OK {
-                code = self.sync_name(left);
-            }
+            self.believe().synced();
+            self.learn_version();
+            code = self.sync_name(left);
         }
         code
     }
 
     /// What comes next is the commit. If that is in doubt, whoever has rolled it back meanwhile has written, and may well
-    /// have counted up to the same change counter: but not at this time.
-    fn learn_version(&self) -> c_int {
+    /// have counted up to the same change counter: but not at this time. (If it cannot be known, the commit is proved by
+    /// less, or not at all.)
+    fn learn_version(&self) {
         let (Role::Database(database), Some(descriptor)) = (&self.role, self.descriptor) else {
-            return SQLITE_OK;
+            return;
         };
         let time = descriptor.stamp();
         let status = self.look(Call::Size, || match time {
@@ -243,72 +246,67 @@ impl Network {
             Ok(_) => descriptor.status_cached(),
             Err(_) => descriptor.status(),
         });
-        let version = match status {
-            Ok(status) => status.version(),
-            Err(errno) => {
-                Errno::set(errno);
-                return SQLITE_IOERR_FSTAT;
-            }
-        };
-        database.version.set(Some(version));
-        if time == Ok(version.0) {
+        let version = status.ok().map(|status| status.version());
+        database.version.set(version);
+        if let Some(version) = version.filter(|version| time == Ok(version.0)) {
             database.freshness.is_own(version, now());
         }
-        SQLITE_OK
     }
 
     /// What was written since the last sync is written again before each further one.
     #[cold]
     fn sync_again(&self, flags: c_int, mut code: c_int) -> c_int {
         let mut episode = self.episode(Call::Sync, None);
-        let mut errno = self.errno();
         loop {
-            if self.unsynced.borrow().overflowed() {
-                episode.failed("more is unsynced than resync_kb");
-                self.give_up_sync();
+            let errno = self.errno();
+            let given_up = if self.unsynced.borrow().overflowed() {
+                Some("more is unsynced than resync_kb")
+            } else if !passes(Call::Sync, errno) {
+                Some("this error does not pass")
+            } else {
+                None
+            };
+            if let Some(why) = given_up {
+                episode.failed(why);
+                self.give_up_sync(errno);
                 return code;
             }
-            if !passes(Call::Sync, errno) || !episode.goes_on(errno) {
-                episode.failed("the data may be lost");
-                self.give_up_sync();
-                return code;
-            }
-            match self.prove(Call::Sync) {
-                Proof::Ours => {}
-                Proof::Lost(why) => {
-                    self.fence(Call::Sync, why);
+            match self.may_go_on(&mut episode, errno) {
+                Ok(()) => {}
+                Err(GivenUp::TimeOver) => {
+                    self.give_up_sync(errno);
                     return code;
                 }
-                Proof::Unknown(why) => {
-                    errno = why;
-                    continue;
-                }
+                Err(GivenUp::LockLost) => return code,
             }
             code = self.write_again();
             if code == SQLITE_OK {
                 code = self.sync_base(flags);
             }
-            if !may_pass(code) {
-                match code {
-                    SQLITE_OK => episode.succeeded(),
-                    _ => self.give_up_sync(),
-                }
+            if code == SQLITE_OK {
+                episode.succeeded();
                 return code;
             }
-            errno = self.errno();
+            if !may_pass(code) {
+                self.give_up_sync(self.errno());
+                return code;
+            }
         }
     }
 
     /// A sync of this file has failed for good. If it is a journal of which nothing was needed yet, it is emptied, as
     /// far as that can be done: what it held before it was last cut may be there again, and hot.
-    fn give_up_sync(&self) {
+    fn give_up_sync(&self, errno: Errno) {
         let is_untouched = |d: &super::Database| d.version.get().is_some();
         let owner = self.owner().and_then(Network::database);
-        if matches!(self.role, Role::Journal(_)) && owner.is_some_and(is_untouched) {
+        if matches!(self.role, Role::Journal(_))
+            && owner.is_some_and(is_untouched)
+            && self.prove(Call::Truncate) == Proof::Ours
+        {
             self.truncate_base(0);
             self.sync_base(SQLITE_SYNC_NORMAL);
         }
-        self.poison();
+        self.poison(errno);
     }
 
     fn write_again(&self) -> c_int {
@@ -354,26 +352,5 @@ impl Network {
 
     fn sync_base(&self, flags: c_int) -> c_int {
         base!(self, SQLITE_IOERR_FSYNC, xSync(flags))
-    }
-}
-
-/// What is believed of a file learns of its changes; see `durable::fence`.
-trait Believes {
-    fn writes(&self, at: i64, data: &[u8]);
-    fn truncates(&self, size: i64);
-    fn synced(&self);
-}
-
-impl<const AT: i64, const N: usize> Believes for Belief<AT, N> {
-    fn writes(&self, at: i64, data: &[u8]) {
-        self.writes(at, data);
-    }
-
-    fn truncates(&self, size: i64) {
-        self.truncates(size);
-    }
-
-    fn synced(&self) {
-        self.synced();
     }
 }

@@ -48,7 +48,7 @@ use crate::Options;
 use crate::durable::coherence::Freshness;
 use crate::durable::descriptor::{Descriptor, Identity, Status, Version};
 use crate::durable::episode::Episode;
-use crate::durable::fence::{Counter, JournalHeader, Proof};
+use crate::durable::fence::{Belief, Proof};
 use crate::durable::transient::{Call, passes};
 use crate::durable::unsynced::Unsynced;
 use crate::sqlite::abi::*;
@@ -57,7 +57,6 @@ use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int};
 use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Whether a file can still be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +93,7 @@ impl Policy {
     }
 }
 
-/// What is known of an open file. SQLite uses a file in one thread at a time; only `level` is read by others.
+/// What is known of an open file. SQLite uses a file in one thread at a time.
 pub struct Network {
     shim: &'static Shim,
     lower: *mut sqlite3_file,
@@ -107,6 +106,8 @@ pub struct Network {
     /// A call was given up, and none has succeeded since: the next ones are not tried again.
     is_exhausted: Cell<bool>,
     role: Role,
+    /// What tells this transaction's file from another's.
+    belief: Belief,
 }
 
 /// What the file is.
@@ -116,8 +117,6 @@ enum Role {
 }
 
 pub struct Database {
-    /// SQLITE_LOCK_*, for [`super::apart`].
-    level: AtomicI32,
     inode: Option<u64>,
     /// Nothing is read without one: a read that is under way leaves old pages behind for those who have one.
     has_locks: bool,
@@ -125,7 +124,6 @@ pub struct Database {
     pending: RefCell<Option<Box<convert::Pending>>>,
     /// GlusterFS' client answers from a cache of its own (md-cache), but for fsync.
     syncs_to_see: bool,
-    counter: Counter,
     /// When the database was changed last and how large it is, if we have not written since.
     version: Cell<Option<Version>>,
     freshness: Freshness,
@@ -150,7 +148,6 @@ pub struct Journal {
     database: Option<NonNull<Network>>,
     /// Its name is nobody else's, so it needs no lock.
     is_super: bool,
-    header: JournalHeader,
     /// It may have been made by us, and its directory is not synced yet.
     is_new: Cell<bool>,
 }
@@ -165,6 +162,10 @@ impl Network {
         policy: Policy,
         role: Role,
     ) -> Option<NonNull<Network>> {
+        let belief = match role {
+            Role::Database(_) => Belief::of_counter(),
+            Role::Journal(_) => Belief::of_journal(),
+        };
         let network = try_box(Network {
             shim,
             lower,
@@ -175,6 +176,7 @@ impl Network {
             health: Cell::new(Health::Sound),
             is_exhausted: Cell::new(false),
             role,
+            belief,
         })?;
         Some(NonNull::from(Box::leak(network)))
     }
@@ -219,15 +221,13 @@ impl Network {
         }
     }
 
-    /// Whether its connection may write now, for those who come by a path.
-    pub fn has_the_turn(&self) -> bool {
-        let level = |database: &Database| database.level.load(Ordering::Relaxed);
-        self.database()
-            .is_some_and(|database| level(database) >= SQLITE_LOCK_RESERVED)
+    /// Whether its connection may write now.
+    fn has_the_turn(&self) -> bool {
+        self.lock_state() >= SQLITE_LOCK_RESERVED
     }
 
     /// Data was lost: nothing is written any more.
-    fn poison(&self) {
+    fn poison(&self, errno: Errno) {
         self.health.set(Health::Poisoned);
         if let Some(descriptor) = self.descriptor {
             // Others on this machine are to see what the server has.
@@ -236,7 +236,7 @@ impl Network {
         self.shim.log(
             SQLITE_IOERR_FSYNC,
             format_args!(
-                "{} is not written to any more: a sync failed, and what it would have saved may be lost; \
+                "{} is not written to any more: a sync failed ({errno:?}), and what it would have saved may be lost; \
                  reopen the connection",
                 crate::text::PathEnd(self.path)
             ),
@@ -306,36 +306,21 @@ impl Network {
         make: &mut dyn FnMut() -> c_int,
     ) -> c_int {
         let mut episode = self.episode(call, at);
-        let mut errno = self.errno();
         loop {
+            let errno = self.errno();
             if !passes(call, errno) {
                 episode.failed("this error does not pass");
                 self.doubt();
                 return code;
             }
-            if !episode.goes_on(errno) {
-                episode.failed("raise retry_ms, or see to the file system");
-                self.is_exhausted.set(true);
-                self.doubt();
+            if self.may_go_on(&mut episode, errno).is_err() {
                 return code;
-            }
-            match self.prove(call) {
-                Proof::Ours => {}
-                Proof::Lost(why) => {
-                    self.fence(call, why);
-                    return code;
-                }
-                Proof::Unknown(why) => {
-                    errno = why;
-                    continue;
-                }
             }
             code = make();
             if !may_pass(code) {
                 episode.succeeded();
                 return code;
             }
-            errno = self.errno();
         }
     }
 
@@ -353,22 +338,27 @@ impl Network {
     ) -> nix::Result<T> {
         let mut episode = Episode::new(&self.shim.sqlite, path, (call, None), self.budget());
         let found = look(&mut episode, &mut make);
+        if let Err(errno) = found
+            && passes(call, errno)
+        {
+            self.is_exhausted.set(true);
+            self.doubt();
+            return Err(errno);
+        }
+        self.is_exhausted.set(false);
         if !episode.has_begun() {
             return found;
         }
-        loop {
-            match self.prove(call) {
-                Proof::Ours => return found,
-                Proof::Lost(why) => {
-                    self.fence(call, why);
-                    return Err(Errno::EIO);
-                }
-                Proof::Unknown(errno) if !episode.goes_on(errno) => {
-                    self.doubt();
-                    return Err(errno);
-                }
-                Proof::Unknown(_) => {}
+        match self.prove(call) {
+            Proof::Ours => found,
+            Proof::Lost(why) => {
+                self.fence(call, why);
+                Err(Errno::EIO)
             }
+            Proof::Unknown(errno) => match self.may_go_on(&mut episode, errno) {
+                Ok(()) => found,
+                Err(_) => Err(errno),
+            },
         }
     }
 }

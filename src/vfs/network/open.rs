@@ -6,7 +6,6 @@ use crate::Options;
 use crate::durable::coherence::Freshness;
 use crate::durable::descriptor::{Descriptor, status_at};
 use crate::durable::episode::Episode;
-use crate::durable::fence::{Counter, JournalHeader};
 use crate::durable::transient::{Call, passes};
 use crate::filesystem::{self, Ground, Kind, Locks};
 use crate::sqlite::abi::*;
@@ -19,7 +18,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What is opened.
 #[derive(Clone, Copy)]
@@ -151,16 +150,14 @@ pub unsafe fn database(
     // SAFETY: the caller's promise.
     let has_locks = unsafe { !has_no_locks(request) };
     let pending = match has_locks {
-        true => Pending::new(options, ground, opened),
+        true => Pending::new(path, options, ground, opened),
         false => None,
     };
     let role = Role::Database(Database {
         has_locks: has_locks && descriptor.is_some(),
         pending: RefCell::new(pending),
         syncs_to_see: ground.name.as_str() == "fuse.glusterfs",
-        level: AtomicI32::new(SQLITE_LOCK_NONE),
         inode,
-        counter: Counter::default(),
         version: Cell::new(None),
         freshness: Freshness::default(),
         in_doubt: Cell::new(false),
@@ -243,7 +240,6 @@ pub unsafe fn journal(
     let role = Role::Journal(Journal {
         database,
         is_super: flags & SQLITE_OPEN_SUPER_JOURNAL != 0,
-        header: JournalHeader::default(),
         is_new: Cell::new(flags & SQLITE_OPEN_CREATE != 0),
     });
     // SAFETY: the base's file is open.
@@ -279,7 +275,10 @@ pub unsafe fn journal(
 /// it, and plays it back.
 fn was_overlooked(network: &Network, journal: Descriptor) -> bool {
     let mut first = [0];
-    let read = network.look(Call::Read, || journal.read_at(&mut first, 0));
+    let read = network.look(Call::Read, || {
+        network.fresh_status(journal)?;
+        journal.read_at(&mut first, 0)
+    });
     read != Ok(0) && (read.is_err() || first != [0])
 }
 

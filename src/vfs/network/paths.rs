@@ -7,7 +7,6 @@
 use super::{Network, Policy};
 use crate::durable::descriptor::{Status, ask_for_attribute, status, status_at, status_cached};
 use crate::durable::episode::Episode;
-use crate::durable::fence::Proof;
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
 use crate::vfs::Shim;
@@ -16,7 +15,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{AccessFlags, LinkatFlags};
 use std::ffi::{CStr, c_int};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 /// PATH_MAX.
 const PATH: usize = 4096;
@@ -54,12 +53,23 @@ fn beside<T>(
     with(CStr::from_bytes_until_nul(&whole).map_err(|_| Errno::ENAMETOOLONG)?)
 }
 
-/// Whether there is a file at `path` whose first byte is not zero, as `hasHotJournal` has it.
-pub fn begins_a_journal(path: &CStr) -> nix::Result<bool> {
+/// Opens the journal at `path`, to see what the server has there. `None`: there is none.
+pub fn open_to_look(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let file = match nix::fcntl::open(path, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(false),
+        Err(Errno::ENOENT) => return Ok(None),
         file => file?,
+    };
+    if network.database().is_some_and(|d| d.syncs_to_see) {
+        nix::unistd::fsync(&file)?;
+    }
+    Ok(Some(file))
+}
+
+/// Whether there is a file at `path` whose first byte is not zero, as `hasHotJournal` has it.
+fn begins_a_journal(network: &Network, path: &CStr) -> nix::Result<bool> {
+    let Some(file) = open_to_look(network, path)? else {
+        return Ok(false);
     };
     let mut first = [0];
     let read = nix::sys::uio::pread(&file, &mut first, 0)?;
@@ -69,14 +79,14 @@ pub fn begins_a_journal(path: &CStr) -> nix::Result<bool> {
 /// Whether there is a journal at `path` that begins as a hot one does, whatever a cache says.
 pub fn is_hot(network: &Network, path: &CStr) -> nix::Result<bool> {
     match fresh_status(network, path) {
-        Ok(status) if status.is_file() && status.size > 0 => begins_a_journal(path),
+        Ok(status) if status.is_file() && status.size > 0 => begins_a_journal(network, path),
         Ok(_) | Err(Errno::ENOENT) => Ok(false),
         Err(errno) => Err(errno),
     }
 }
 
 /// What the server says of `path`. "There is none" is not what a cache says; see `durable::coherence`.
-fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
+pub fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
     let asks_by_making = network.database().is_some_and(|d| d.asks_by_making);
     // Never done: a directory has one name only.
     match nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty()) {
@@ -154,7 +164,7 @@ pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
         &network.shim.sqlite,
         path,
         (Call::Delete, None),
-        network.policy.retry,
+        network.budget(),
     );
     let mut failed = false;
     loop {
@@ -162,23 +172,16 @@ pub fn delete(network: &Network, path: &CStr, sync: bool) -> c_int {
             Ok(()) => break,
             Err(Errno::ENOENT) if failed => break,
             Err(Errno::ENOENT) => return SQLITE_IOERR_DELETE_NOENT,
-            Err(mut errno) => {
+            Err(errno) => {
                 failed = true;
-                loop {
-                    if !passes(Call::Delete, errno) || !episode.goes_on(errno) {
-                        episode.failed("it may be deleted or not");
-                        network.doubt();
-                        Errno::set(errno);
-                        return SQLITE_IOERR_DELETE;
-                    }
-                    match network.prove(Call::Delete) {
-                        Proof::Ours => break,
-                        Proof::Lost(why) => {
-                            network.fence(Call::Delete, why);
-                            return SQLITE_IOERR_DELETE;
-                        }
-                        Proof::Unknown(why) => errno = why,
-                    }
+                let passes = passes(Call::Delete, errno);
+                if !passes {
+                    episode.failed("this error does not pass");
+                    network.doubt();
+                }
+                if !passes || network.may_go_on(&mut episode, errno).is_err() {
+                    Errno::set(errno);
+                    return SQLITE_IOERR_DELETE;
                 }
             }
         }
@@ -239,7 +242,7 @@ pub fn refresh_directory(network: &Network) -> nix::Result<()> {
 }
 
 /// A descriptor of the directory that only leads to it.
-pub fn open_directory(path: &CStr) -> nix::Result<std::os::fd::OwnedFd> {
+pub fn open_directory(path: &CStr) -> nix::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     of_directory(path, |directory| {
         nix::fcntl::open(directory, flags, Mode::empty())

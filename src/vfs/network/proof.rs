@@ -3,12 +3,20 @@
 
 use super::{Database, Health, Network, Role, paths};
 use crate::durable::descriptor::status_at;
+use crate::durable::episode::Episode;
 use crate::durable::fence::Proof;
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use nix::errno::Errno;
 use std::ffi::c_int;
+
+/// Why a call is not made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    TimeOver,
+    LockLost,
+}
 
 impl Network {
     /// Why nothing is to be changed any more, if so.
@@ -36,21 +44,18 @@ impl Network {
         if !doubt.is_some_and(|doubt| doubt.get()) {
             return false;
         }
-        let mut episode = self.episode(call, None);
-        loop {
-            match self.prove(call) {
-                Proof::Ours => {
-                    doubt.inspect(|doubt| doubt.set(false));
-                    return false;
-                }
-                Proof::Lost(why) => {
-                    self.fence(call, why);
-                    return true;
-                }
-                Proof::Unknown(errno) if !episode.goes_on(errno) => return true,
-                Proof::Unknown(_) => {}
+        let is_ours = match self.prove(call) {
+            Proof::Ours => true,
+            Proof::Lost(why) => {
+                self.fence(call, why);
+                false
             }
+            Proof::Unknown(errno) => self.may_go_on(&mut self.episode(call, None), errno).is_ok(),
+        };
+        if is_ours {
+            doubt.inspect(|doubt| doubt.set(false));
         }
+        !is_ours
     }
 
     /// A reader whose lock was lost must not see a mix of two versions. A journal of which something was lost must not
@@ -62,8 +67,31 @@ impl Network {
         }
     }
 
+    /// After an error that passes: waits, and proves that the lock is still ours. An error: nothing is tried again.
+    pub fn may_go_on(&self, episode: &mut Episode<'_>, mut errno: Errno) -> Result<(), GivenUp> {
+        loop {
+            if !episode.goes_on(errno) {
+                episode.failed("raise retry_ms, or see to the file system");
+                self.is_exhausted.set(true);
+                self.doubt();
+                return Err(GivenUp::TimeOver);
+            }
+            match self.prove(episode.call()) {
+                Proof::Ours => return Ok(()),
+                Proof::Lost(why) => {
+                    self.fence(episode.call(), why);
+                    return Err(GivenUp::LockLost);
+                }
+                Proof::Unknown(why) => errno = why,
+            }
+        }
+    }
+
     /// A call under a lock was given up.
     pub fn doubt(&self) {
+        if self.policy.retry == 0 {
+            return;
+        }
         if let Some(owner) = self.owner()
             && let Some(database) = owner.database()
             && owner.lock_state() != SQLITE_LOCK_NONE
@@ -135,14 +163,13 @@ impl Network {
                 return Ok(Proof::Lost("another process has written"));
             }
             descriptor.drop_pages();
-            let mut counter = [0; 4];
-            let length = descriptor.read_at(&mut counter, 24)?;
-            if !database.counter.holds(&counter[..length]) {
+            let mut room = Default::default();
+            if !self.belief.holds(self.belief.now(descriptor, &mut room)?) {
                 return Ok(Proof::Lost("another process has written"));
             }
             if level >= SQLITE_LOCK_RESERVED {
                 self.prove_journal(database, call)
-            } else if database.counter.is_blank() {
+            } else if self.belief.is_blank() {
                 // Nothing is believed yet, and a hot journal may be what is looked for.
                 Ok(Proof::Ours)
             } else if self.has_hot_journal()? {
@@ -170,7 +197,7 @@ impl Network {
                 false => Proof::Lost("nothing proves that it is ours"),
             });
         };
-        match paths::of_journal(self.path, status_at) {
+        match paths::of_journal(self.path, |path| paths::fresh_status(self, path)) {
             Ok(there) if there.identity == identity => {}
             // It was to be deleted, and that may have been done; but not by whoever has rolled it back, since the time
             // of the database's last change is ours.
@@ -195,19 +222,19 @@ impl Network {
             .get()
             .map(|open| unsafe { open.as_ref() });
         if let Some(Network {
-            role: Role::Journal(journal),
             descriptor: Some(descriptor),
+            belief,
             ..
         }) = open
         {
-            descriptor.status()?;
+            self.fresh_status(*descriptor)?;
             descriptor.drop_pages();
-            let mut header = [0; 28];
-            let length = descriptor.read_at(&mut header, 0)?;
-            if !journal.header.holds(&header[..length]) {
+            let mut room = Default::default();
+            let header = belief.now(*descriptor, &mut room)?;
+            if !belief.holds(header) {
                 return Ok(Proof::Lost("the journal was overwritten"));
             }
-            if has_version || journal.header.proves(&header[..length]) || !call.changes() {
+            if has_version || belief.proves(header) || !call.changes() {
                 return Ok(Proof::Ours);
             }
         } else if has_version || !call.changes() {
