@@ -4,7 +4,7 @@
 use crate::{cluster, rows, worker};
 use cluster::{Cluster, Fault, Mount, Op};
 use rows::{ROWS, State, VERSIONS, all, create, rewrite};
-use rusqlite::Connection;
+use rusqlite::{Connection, ffi};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -264,4 +264,44 @@ fn what_it_costs() {
     println!("requests of a read transaction: {our_read}, stock: {read}");
     assert!(our_write <= write + 4.0, "{our_write}, stock: {write}");
     assert!(our_read <= read + 2.0, "{our_read}, stock: {read}");
+}
+
+/// What is read while no lock is held: `sqlite3BtreeOpen` is told that there is nothing yet, others (SQLCipher, which wants
+/// its salt) what is there.
+#[test]
+fn what_is_read_without_a_lock() {
+    turnstile::register(turnstile::Options::default()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let uri = format!(
+        "file:{}?vfs=turnstile&fs=network",
+        dir.path().join("a.db").display()
+    );
+    let maker = Connection::open(&uri).unwrap();
+    maker.execute_batch("CREATE TABLE t(x)").unwrap();
+    let db = Connection::open(&uri).unwrap();
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    let (op, out) = (ffi::SQLITE_FCNTL_FILE_POINTER, (&raw mut file).cast());
+    // SAFETY: an open connection, and what this file control wants.
+    let code = unsafe { ffi::sqlite3_file_control(db.handle(), c"main".as_ptr(), op, out) };
+    assert_eq!(code, ffi::SQLITE_OK);
+    let read = |size: usize, at: i64| {
+        let mut into = vec![1_u8; size];
+        // SAFETY: an open file, and a buffer of that size.
+        let code = unsafe {
+            let read = (*(*file).pMethods).xRead.unwrap();
+            read(file, into.as_mut_ptr().cast(), size as i32, at)
+        };
+        (code, into)
+    };
+    assert_eq!(read(100, 0), (ffi::SQLITE_IOERR_SHORT_READ, vec![0; 100]));
+    let magic = b"SQLite format 3\0";
+    assert_eq!(read(16, 0), (ffi::SQLITE_OK, magic.to_vec()));
+    // While another one keeps everybody out, too.
+    maker.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    assert_eq!(read(16, 0), (ffi::SQLITE_OK, magic.to_vec()));
+    maker.execute_batch("ROLLBACK").unwrap();
+    // And nothing of it is left.
+    maker.execute_batch("INSERT INTO t VALUES(1)").unwrap();
+    let count = |db: &Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get(0));
+    assert_eq!(count(&db), Ok(1));
 }

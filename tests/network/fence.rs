@@ -317,6 +317,42 @@ fn who_was_only_silent_goes_on() {
     });
 }
 
+/// A journal whose sync fails for good is emptied, lest it be played back one day: but not another's, in the same file.
+#[test]
+fn anothers_journal_is_not_cut() {
+    if !Cluster::available("anothers_journal_is_not_cut") {
+        return;
+    }
+    let (first, other) = (turnstile(), turnstile());
+    let who = Who {
+        first,
+        fenced: true,
+        other,
+        patience: "",
+    };
+    for mode in ["TRUNCATE", "PERSIST"] {
+        let (cluster, mut first, mut other) = begin(who, mode);
+        first.run("BEGIN IMMEDIATE");
+        first.run(&change(2, "first"));
+        let full = Fault::at(&[Op::Fsync]).of("-journal").on(0);
+        let full = full.answer(Errno::ENOSPC).late(Duration::from_secs(2));
+        let full = cluster.inject(full);
+        first.tell("sql COMMIT");
+        assert!(within(LONG, || cluster.fired(full) > 0));
+        cluster.forget_locks(0);
+        // Spilled: it needs its journal from here on.
+        other.run("PRAGMA cache_size=5; BEGIN IMMEDIATE");
+        other.run(&change(9, "other"));
+        let said = first.hear();
+        assert!(said.is_err(), "{mode}");
+        other.kill();
+        drop(first);
+        let state = State::of(&cluster.backing().join("a.db"));
+        let kept = state.is_whole() && state.has("before") && state.versions == all(1);
+        assert!(kept, "{mode}: {said:?}, {state:?}");
+    }
+}
+
 /// Of the control: without the fence databases are really destroyed, or commits lost.
 #[cfg(feature = "inject")]
 #[test]

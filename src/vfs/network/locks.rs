@@ -213,7 +213,8 @@ impl Network {
         let code = read();
         if locked {
             self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
-            self.database().inspect(|database| database.version.set(None));
+            self.database()
+                .inspect(|database| database.version.set(None));
         } else {
             self.descriptor
                 .inspect(|descriptor| descriptor.drop_pages());
