@@ -145,7 +145,7 @@ fn begin(cluster: &Cluster, vfs: &str, id: usize) -> Child {
 
 /// What it has acknowledged, and what it died of.
 fn end(mut job: Child) -> (Vec<String>, Option<String>) {
-    let over = worker::within(Duration::from_secs(150), || {
+    let over = support::within(Duration::from_secs(150), || {
         job.try_wait().unwrap().is_some()
     });
     let _ = job.kill();

@@ -24,7 +24,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::within;
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(3600);
@@ -50,17 +51,6 @@ fn read(file: &File) -> String {
 
 fn errno<T>(result: io::Result<T>) -> Option<i32> {
     result.err().map(|e| e.raw_os_error().unwrap())
-}
-
-fn within(time: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + time;
-    while !done() {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
 }
 
 /// A guest on each node that has the file `name` open as `fd`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use crate::command::Result;
 
 /// What counts the instructions on this machine.
 #[derive(Clone, Copy)]

@@ -29,12 +29,15 @@
 //! counters are missing and the environment variable `CI` is set; elsewhere that is a line
 //! beginning with `SKIPPED`.
 
+#[path = "../command.rs"]
+mod command;
 mod count;
 mod workload;
 
 use std::process::ExitCode;
 
-use count::{Calls, Instructions, Result};
+use command::Result;
+use count::{Calls, Instructions};
 use workload::{Journal, Statement, Workload};
 
 /// Instructions on top of `unix`, in percent: what we aim for, and what is still accepted.
@@ -93,25 +96,7 @@ impl Cost {
 }
 
 fn main() -> ExitCode {
-    // Cargo itself adds `--bench`.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
-    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [workload::ARGUMENT, ref arguments @ ..] => workload::run(arguments).map(|()| true),
-        [] => compare("turnstile"),
-        [vfs] => compare(vfs),
-        _ => Err("usage: cargo bench --bench cost [-- VFS]".into()),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("cost: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    command::run("cost", compare, workload::run)
 }
 
 /// Prints the table for `vfs` against `unix`. True if `vfs` keeps within what is accepted, or if

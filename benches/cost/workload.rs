@@ -6,10 +6,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::count::Result;
-
-/// The first argument that makes this program a workload instead of the bench.
-pub const ARGUMENT: &str = "--workload";
+use crate::command::{Result, WORKLOAD};
 
 /// How many rows the table has at the start.
 pub const ROWS: u32 = 1_000;
@@ -74,7 +71,7 @@ impl Workload {
         let program = std::env::current_exe()?;
         count(&[
             text(&program)?,
-            ARGUMENT,
+            WORKLOAD,
             vfs,
             self.journal.name(),
             self.statement.name(),
@@ -91,7 +88,7 @@ fn text(path: &Path) -> Result<&str> {
 /// Runs the workload in the program of [`Workload::counted`].
 pub fn run(arguments: &[&str]) -> Result<()> {
     let &[vfs, journal, statement, transactions, path] = arguments else {
-        return Err(format!("usage: {ARGUMENT} VFS JOURNAL STATEMENT TRANSACTIONS PATH").into());
+        return Err(format!("usage: {WORKLOAD} VFS JOURNAL STATEMENT TRANSACTIONS PATH").into());
     };
     let transactions: u32 = transactions.parse()?;
     if vfs == "turnstile" {

@@ -20,6 +20,8 @@
 
 #[path = "../../tests/support/cluster/mod.rs"]
 mod cluster;
+#[path = "../command.rs"]
+mod command;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 mod workload;
@@ -28,9 +30,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cluster::{Cluster, Counts, Mount, Op};
+use command::Result;
 use workload::{JOURNALS, Statement, Workload};
-
-pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// How many transactions are counted.
 const TRANSACTIONS: u32 = 100;
@@ -48,25 +49,7 @@ fn limit(statement: Statement) -> Option<f64> {
 }
 
 fn main() -> ExitCode {
-    // Cargo itself adds `--bench`.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|a| a != "--bench")
-        .collect();
-    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [workload::ARGUMENT, ref arguments @ ..] => workload::run(arguments).map(|()| true),
-        [] => compare("turnstile"),
-        [vfs] => compare(vfs),
-        _ => Err("usage: cargo bench --bench network [-- VFS]".into()),
-    };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("network: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    command::run("network", compare, workload::run)
 }
 
 /// Prints the tables for `vfs` against `unix`. True if `vfs` keeps within what is accepted, or if

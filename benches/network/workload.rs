@@ -6,10 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::Result;
-
-/// The first argument that makes this program a workload instead of the bench.
-pub const ARGUMENT: &str = "--workload";
+use crate::command::{Result, WORKLOAD};
 
 pub const JOURNALS: [&str; 3] = ["delete", "truncate", "persist"];
 
@@ -50,7 +47,7 @@ impl Workload {
     /// Returns when its connection is open.
     pub fn start(vfs: &str, journal: &str, path: &Path) -> Result<Workload> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args([ARGUMENT, vfs, journal]).arg(path);
+        command.args([WORKLOAD, vfs, journal]).arg(path);
         // Nothing that could make turnstile behave otherwise than by default.
         let ours = |name: &str| name.starts_with("TURNSTILE_");
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
@@ -97,7 +94,7 @@ impl Drop for Workload {
 /// Runs the workload in the program of [`Workload::start`].
 pub fn run(arguments: &[&str]) -> Result<()> {
     let &[vfs, journal, path] = arguments else {
-        return Err(format!("usage: {ARGUMENT} VFS JOURNAL PATH").into());
+        return Err(format!("usage: {WORKLOAD} VFS JOURNAL PATH").into());
     };
     if vfs == "turnstile" {
         turnstile::register(turnstile::Options::default())

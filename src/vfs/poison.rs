@@ -10,8 +10,9 @@
 //! | WAL | [`watch`]: the file is the base's own, with one method of ours |
 //! | rollback journal | nobody: each transaction writes it anew, from its beginning |
 //!
-//! A file is poisoned by exchanging its table of methods, so that the others pay nothing. With `retry_ms=0`
-//! all is as in stock SQLite (for a WAL the environment's or the program's, its name has no URI). (Files that other machines can reach have their own rules: see `network`.)
+//! A file is poisoned by exchanging its table of methods, so that the others pay nothing. With `retry_ms=0` all is as in
+//! stock SQLite; that of a WAL, whose name has no URI, is the environment's or the program's. Files that other machines
+//! can reach have rules of their own: see `network`.
 
 use super::Shim;
 use super::file::{self, File};

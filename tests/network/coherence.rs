@@ -1,6 +1,7 @@
 //! Under a lock one sees what the last owner wrote, though the file system caches pages, attributes and
 //! names, and believes all of them for a second.
 
+use crate::support::within;
 use crate::{cluster, rows, worker};
 use cluster::{Cluster, Fault, Mount, Op};
 use rows::{ROWS, State, VERSIONS, all, create, rewrite};
@@ -8,7 +9,7 @@ use rusqlite::{Connection, ffi};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use worker::{Answer, Failure, LONG, STOCK, Worker, tested, within};
+use worker::{Answer, Failure, LONG, STOCK, Worker, tested};
 
 const BELIEVED: Duration = Duration::from_secs(1);
 

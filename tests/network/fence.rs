@@ -1,6 +1,7 @@
 //! Whoever has lost his locks writes no more: a node that was not heard of for a second has been
 //! given up, and another one has written meanwhile.
 
+use crate::support::within;
 use crate::{cluster, naive, rows, worker};
 use cluster::{Cluster, Errno, Fault, Id, Mount, Op};
 use naive::NAIVE;
@@ -9,7 +10,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use worker::{Answer, LONG, STOCK, Worker, tested, within};
+use worker::{Answer, LONG, STOCK, Worker, tested};
 
 /// All that the first node asks is answered with EIO. With its locks forgotten that is `Cluster::evict`, but
 /// it ends by what has happened, and so does not depend on how busy this machine is.

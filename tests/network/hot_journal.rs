@@ -1,13 +1,14 @@
 //! A hot journal is never overlooked, and a commit whose last step is in doubt ends right: it is there
 //! if it was acknowledged, and it is never there by half.
 
+use crate::support::within;
 use crate::{cluster, rows, worker};
 use cluster::{Cluster, Errno, Fault, Mount, Op};
 use rows::{State, VERSIONS, all, create, rewrite};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use worker::{Answer, LONG, STOCK, Worker, tested, within};
+use worker::{Answer, LONG, STOCK, Worker, tested};
 
 fn plain() -> Cluster {
     Cluster::new(&[Mount::default(); 2])

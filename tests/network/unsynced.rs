@@ -1,13 +1,14 @@
 //! After a failed fsync the data may be gone: it is written again before it is synced again, or the
 //! connection writes no more. Shown on a file system that really drops it, as Linux does.
 
+use crate::support::within;
 use crate::{cluster, naive, rows, worker};
 use cluster::{Cluster, Errno, Fault, Mount, Op, Pages};
 use naive::NAIVE;
 use rows::{State, all, create, rewrite};
 use std::path::PathBuf;
 use std::time::Duration;
-use worker::{Answer, LONG, STOCK, Worker, tested, within};
+use worker::{Answer, LONG, STOCK, Worker, tested};
 
 const MODES: [&str; 3] = ["DELETE", "TRUNCATE", "PERSIST"];
 

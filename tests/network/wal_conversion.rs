@@ -1,5 +1,6 @@
 //! A database that is in WAL mode is brought back to a rollback journal when it is opened in network mode.
 
+use crate::support::within;
 use crate::{cluster, worker};
 use cluster::{Cluster, Fault, Mount, Op};
 use std::fs::{Permissions, read, set_permissions, write};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use worker::{STOCK, Worker, tested, within};
+use worker::{STOCK, Worker, tested};
 
 /// How a WAL database was left by who wrote it last.
 #[derive(Clone, Copy, Debug)]

@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// The loadable extension that cargo built beside this test (`deps/libturnstile.so`).
 pub fn extension() -> PathBuf {
@@ -94,4 +95,16 @@ pub fn vfs_name(db: &rusqlite::Connection) -> String {
         ffi::sqlite3_free(name.cast());
         text
     }
+}
+
+/// Waits until `done`, and says whether it came true in that time.
+pub fn within(time: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    while !done() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
 }

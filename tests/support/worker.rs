@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The process's side. Returns at once in the test's own process.
 pub fn serve() {
@@ -195,16 +195,4 @@ fn parse(answer: &str) -> Answer {
         code: code.parse().expect("a code"),
         text: text(rest),
     })
-}
-
-/// Waits until `done`, and says whether it came true in that time.
-pub fn within(time: Duration, mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + time;
-    while !done() {
-        if Instant::now() > end {
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    true
 }
