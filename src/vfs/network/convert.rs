@@ -133,7 +133,7 @@ pub fn is_wal(network: &Network) -> Result<bool, c_int> {
 /// Whether this journal is that of a conversion that was not finished: its first and only page is page 1, with a WAL's
 /// version numbers. (The sector size is at 20, and the first record in the next sector: `writeJournalHdr`.)
 fn brings_wal_back(network: &Network, path: &CStr) -> nix::Result<bool> {
-    let Some(file) = paths::open_to_look(network, path)? else {
+    let Some(file) = paths::open_hot(network, path)? else {
         return Ok(false);
     };
     let (mut header, mut record) = ([0; 28], [0; 24]);

@@ -298,6 +298,15 @@ impl Network {
         }
     }
 
+    /// Whether somebody has RESERVED, also in this process, which F_GETLK would not tell.
+    pub fn is_reserved(&self) -> nix::Result<bool> {
+        let mut held: c_int = 0;
+        match base!(self, SQLITE_IOERR, xCheckReservedLock(&raw mut held)) {
+            SQLITE_OK => Ok(held != 0),
+            _ => Err(Errno::EIO),
+        }
+    }
+
     fn lock_base(&self, level: c_int) -> c_int {
         base!(self, SQLITE_IOERR_LOCK, xLock(level))
     }

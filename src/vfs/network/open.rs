@@ -232,11 +232,30 @@ pub unsafe fn journal(
     if database.is_some() && network.is_some_and(|network| network.stops(Call::Write)) {
         return Err(SQLITE_CANTOPEN);
     }
-    // SAFETY: the caller's promise.
-    let opened = unsafe { open_base(request, policy, flags)? };
-    // SAFETY: the base has opened it; what holds for its databases holds for its journals.
-    let descriptor = unsafe { descriptor_of(request.base, request.room.lower) };
-    let descriptor = descriptor.filter(|_| network.is_some_and(|n| n.descriptor.is_some()));
+    let syncs_to_see = network
+        .and_then(Network::database)
+        .is_some_and(|d| d.syncs_to_see);
+    // GlusterFS' client opens a file when it is first used (open-behind), and says yes to the opening of one that is gone.
+    let mut tries = if syncs_to_see && database.is_some() {
+        8
+    } else {
+        1
+    };
+    let (opened, descriptor) = loop {
+        // SAFETY: the caller's promise.
+        let opened = unsafe { open_base(request, policy, flags)? };
+        // SAFETY: the base has opened it; what holds for its databases holds for its journals.
+        let descriptor = unsafe { descriptor_of(request.base, request.room.lower) };
+        let descriptor = descriptor.filter(|_| network.is_some_and(|n| n.descriptor.is_some()));
+        tries -= 1;
+        let is_there =
+            |file: Descriptor| !matches!(file.sync(), Err(Errno::ESTALE | Errno::ENOENT));
+        if tries == 0 || descriptor.is_none_or(is_there) {
+            break (opened, descriptor);
+        }
+        // SAFETY: nobody has seen it.
+        unsafe { close_base(request.room) };
+    };
     let role = Role::Journal(Journal {
         database,
         is_super: flags & SQLITE_OPEN_SUPER_JOURNAL != 0,
@@ -322,13 +341,8 @@ unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_
             episode.succeeded();
             return Ok(opened);
         };
-        // SAFETY: a file whose pMethods are set is to be closed, even if its xOpen failed.
-        unsafe {
-            if let Some(x_close) = (*room.lower).pMethods.as_ref().and_then(|m| m.xClose) {
-                x_close(room.lower);
-                (*room.lower).pMethods = std::ptr::null();
-            }
-        }
+        // SAFETY: nobody has seen it.
+        unsafe { close_base(room) };
         if !passes(Call::Open, errno) || !episode.goes_on(errno) {
             episode.failed("it cannot be opened");
             Errno::set(errno);
@@ -340,6 +354,20 @@ unsafe fn open_base(request: Request, policy: Policy, flags: c_int) -> Result<c_
             } else {
                 code
             });
+        }
+    }
+}
+
+/// Closes what the base has opened. A file whose pMethods are set is to be closed, even if its xOpen failed.
+///
+/// # Safety
+/// The base was asked to open it, and it is not used any more.
+unsafe fn close_base(room: Room) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Some(x_close) = (*room.lower).pMethods.as_ref().and_then(|m| m.xClose) {
+            x_close(room.lower);
+            (*room.lower).pMethods = std::ptr::null();
         }
     }
 }

@@ -53,8 +53,17 @@ fn beside<T>(
     with(CStr::from_bytes_until_nul(&whole).map_err(|_| Errno::ENAMETOOLONG)?)
 }
 
-/// Opens the journal at `path`, to see what the server has there. `None`: there is none.
-pub fn open_to_look(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> {
+/// Opens the journal at `path` if it may be hot, whatever a cache says: there is one, and nobody is at work with it
+/// (`hasHotJournal`). Another's is not looked into: on MooseFS that waits for half a minute.
+pub fn open_hot(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> {
+    match fresh_status(network, path) {
+        Ok(status) if status.is_file() && status.size > 0 => {}
+        Ok(_) | Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    if network.is_reserved()? {
+        return Ok(None);
+    }
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let file = match nix::fcntl::open(path, flags, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(None),
@@ -66,23 +75,14 @@ pub fn open_to_look(network: &Network, path: &CStr) -> nix::Result<Option<OwnedF
     Ok(Some(file))
 }
 
-/// Whether there is a file at `path` whose first byte is not zero, as `hasHotJournal` has it.
-fn begins_a_journal(network: &Network, path: &CStr) -> nix::Result<bool> {
-    let Some(file) = open_to_look(network, path)? else {
+/// Whether there is a hot journal at `path`: its first byte is not zero.
+pub fn is_hot(network: &Network, path: &CStr) -> nix::Result<bool> {
+    let Some(file) = open_hot(network, path)? else {
         return Ok(false);
     };
     let mut first = [0];
     let read = nix::sys::uio::pread(&file, &mut first, 0)?;
     Ok(read == 1 && first[0] != 0)
-}
-
-/// Whether there is a journal at `path` that begins as a hot one does, whatever a cache says.
-pub fn is_hot(network: &Network, path: &CStr) -> nix::Result<bool> {
-    match fresh_status(network, path) {
-        Ok(status) if status.is_file() && status.size > 0 => begins_a_journal(network, path),
-        Ok(_) | Err(Errno::ENOENT) => Ok(false),
-        Err(errno) => Err(errno),
-    }
 }
 
 /// What the server says of `path`. "There is none" is not what a cache says; see `durable::coherence`.

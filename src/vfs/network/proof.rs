@@ -9,7 +9,6 @@ use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use nix::errno::Errno;
-use std::ffi::c_int;
 
 /// Why a call is not made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +171,7 @@ impl Network {
             } else if self.belief.is_blank() {
                 // Nothing is believed yet, and a hot journal may be what is looked for.
                 Ok(Proof::Ours)
-            } else if self.has_hot_journal()? {
+            } else if paths::of_journal(self.path, |path| paths::is_hot(self, path))? {
                 Ok(Proof::Lost("there is a hot journal"))
             } else {
                 Ok(Proof::Ours)
@@ -241,18 +240,5 @@ impl Network {
             return Ok(Proof::Ours);
         }
         Ok(Proof::Lost("nothing proves that it is ours"))
-    }
-
-    /// As `hasHotJournal` has it.
-    fn has_hot_journal(&self) -> nix::Result<bool> {
-        if !paths::of_journal(self.path, |journal| paths::is_hot(self, journal))? {
-            return Ok(false);
-        }
-        // Also of this process, which F_GETLK would not tell.
-        let mut reserved: c_int = 0;
-        match base!(self, SQLITE_IOERR, xCheckReservedLock(&raw mut reserved)) {
-            SQLITE_OK => Ok(reserved == 0),
-            _ => Err(Errno::EIO),
-        }
     }
 }
