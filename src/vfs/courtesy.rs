@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const READING: u8 = SQLITE_SHM_LOCK as u8;
 /// RESERVED or more may be held.
 pub const WRITING: u8 = 1;
+/// The same, for those who look when it is over.
+pub const WROTE: u8 = 64;
 /// The database has a wal-index.
 pub const WAL: u8 = 4;
 /// The WAL's write lock was taken, and nothing was written since.

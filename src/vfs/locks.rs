@@ -18,7 +18,7 @@
 //! other locks and must not wait for a turn: a refusal would be BUSY_RECOVERY.
 //! (`walIndexReadHdr`, `sqlite3WalCheckpoint`)
 
-use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING};
+use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING, WROTE};
 use super::courtesy::{
     answered, knock, may_try, pass_on, reader_left, released, spares_mark, unwritten,
 };
@@ -111,7 +111,7 @@ unsafe extern "C" fn lock_reserved(file: *mut sqlite3_file, level: c_int) -> c_i
 fn lock_to_write(ours: &File, file: *mut sqlite3_file, level: c_int) -> c_int {
     let code = lock(file, level);
     // Also if it was refused: then the unlock, which is next, looks for others in vain.
-    ours.courtesy.set(WRITING);
+    ours.courtesy.set(WRITING | WROTE);
     code
 }
 
@@ -183,8 +183,20 @@ extern "C" fn lock_alone(file: *mut sqlite3_file, level: c_int) -> c_int {
     let code = lock(file, level);
     answered(ours, Want::Other, code);
     // Also if it was refused: PENDING may be left.
-    courtesy.set(WRITING);
+    courtesy.set(WRITING | WROTE);
     code
+}
+
+/// Locks are given back by one who has written or had to wait.
+#[cold]
+#[inline(never)]
+extern "C" fn left(ours: &File) {
+    let has_written = ours.courtesy.is(WROTE);
+    ours.courtesy.clear(WROTE);
+    match has_written {
+        true => released(ours),
+        false => reader_left(ours),
+    }
 }
 
 pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
@@ -192,12 +204,12 @@ pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_in
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
-    if courtesy.is(WRITING) {
+    if courtesy.is(WRITING | REFUSED) {
         courtesy.clear(WRITING);
         if courtesy.line_stands() || courtesy.is_armed(Word::Gate) {
-            released(ours);
+            left(ours);
         }
-    } else if courtesy.is(REFUSED) || courtesy.is_armed(Word::Drain) {
+    } else if courtesy.is_armed(Word::Drain) {
         reader_left(ours);
     }
     code

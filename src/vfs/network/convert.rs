@@ -117,10 +117,8 @@ pub fn is_wal(network: &Network) -> Result<bool, c_int> {
         return Ok(true);
     }
     let found = network.look(Call::Look, || {
-        match paths::of_wal(network.path, nix::sys::stat::stat) {
-            Ok(wal) if wal.st_size > 0 => return Ok(true),
-            Ok(_) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno),
+        if paths::of_wal(network.path, |wal| paths::is_there(network, wal))? {
+            return Ok(true);
         }
         paths::of_journal(network.path, |journal| brings_wal_back(network, journal))
     });

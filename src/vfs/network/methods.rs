@@ -4,6 +4,7 @@ use super::controls::x_file_control;
 use super::locks::{x_check_reserved_lock, x_lock, x_unlock};
 use super::proof::GivenUp;
 use super::{Health, Network, Role, may_pass, paths};
+use crate::durable::episode::Episode;
 use crate::durable::fence::{Belief, Proof};
 use crate::durable::transient::{Call, passes};
 use crate::durable::unsynced::Change;
@@ -271,18 +272,18 @@ impl Network {
                 self.give_up_sync(errno);
                 return code;
             }
-            match self.may_go_on(&mut episode, errno) {
-                Ok(()) => {}
+            let written = self
+                .may_go_on(&mut episode, errno)
+                .and_then(|()| self.write_again(&mut episode));
+            code = match written {
+                Ok(SQLITE_OK) => self.sync_base(flags),
+                Ok(code) => code,
                 Err(GivenUp::TimeOver) => {
                     self.give_up_sync(errno);
                     return code;
                 }
                 Err(GivenUp::LockLost) => return code,
-            }
-            code = self.write_again();
-            if code == SQLITE_OK {
-                code = self.sync_base(flags);
-            }
+            };
             if code == SQLITE_OK {
                 episode.succeeded();
                 return code;
@@ -309,17 +310,25 @@ impl Network {
         self.poison(errno);
     }
 
-    fn write_again(&self) -> c_int {
+    /// Each change is made again until it succeeds: only a sync that fails takes back what was made before.
+    fn write_again(&self, episode: &mut Episode<'_>) -> Result<c_int, GivenUp> {
         for change in self.unsynced.borrow().changes() {
-            let code = match change {
-                Change::Write { at, data } => self.write_base(at, data),
-                Change::Truncate { size } => self.truncate_base(size),
-            };
-            if code != SQLITE_OK {
-                return code;
+            loop {
+                let (call, code) = match change {
+                    Change::Write { at, data } => (Call::Write, self.write_base(at, data)),
+                    Change::Truncate { size } => (Call::Truncate, self.truncate_base(size)),
+                };
+                if code == SQLITE_OK {
+                    break;
+                }
+                let errno = self.errno();
+                if !may_pass(code) || !passes(call, errno) {
+                    return Ok(code);
+                }
+                self.may_go_on(episode, errno)?;
             }
         }
-        SQLITE_OK
+        Ok(SQLITE_OK)
     }
 
     /// The name of a new journal is to be there after a crash, too. `errno`: what the base's sync has left.

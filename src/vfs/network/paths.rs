@@ -113,9 +113,10 @@ pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_in
     if is_journal && is_unchanged && network.lock_state() == SQLITE_LOCK_SHARED {
         return Ok(false);
     }
-    let found = network.look_at(path, Call::Look, || match is_journal {
-        true => fresh_status(network, path).map(|s| !s.is_file() || s.size > 0),
-        false => is_there(path, flags),
+    let found = network.look_at(path, Call::Look, || match flags {
+        SQLITE_ACCESS_EXISTS if is_journal => is_there_now(network, path),
+        SQLITE_ACCESS_EXISTS => is_there(network, path),
+        _ => is_there_cached(path, flags),
     });
     judge(found, flags)
 }
@@ -126,12 +127,28 @@ pub fn access_unowned(shim: &Shim, path: &CStr, flags: c_int) -> Result<bool, c_
     let options = shim.options.with_environment();
     let retry = Policy::of(&options.unwrap_or(shim.options)).retry;
     let mut episode = Episode::new(&shim.sqlite, path, (Call::Look, None), retry);
-    let found = super::look(&mut episode, &mut || is_there(path, flags));
+    let found = super::look(&mut episode, &mut || is_there_cached(path, flags));
     judge(found, flags)
 }
 
-/// SQLITE_ACCESS_EXISTS is false for an empty file, too (`unixAccess`).
-fn is_there(path: &CStr, flags: c_int) -> nix::Result<bool> {
+/// Whether there is a file at `path`, and not an empty one (`unixAccess`): "no" may be what a cache says.
+pub fn is_there(network: &Network, path: &CStr) -> nix::Result<bool> {
+    match is_there_cached(path, SQLITE_ACCESS_EXISTS) {
+        Ok(true) => is_there_now(network, path),
+        Err(Errno::ENOENT) => Ok(false),
+        other => other,
+    }
+}
+
+fn is_there_now(network: &Network, path: &CStr) -> nix::Result<bool> {
+    match fresh_status(network, path) {
+        Ok(status) => Ok(!status.is_file() || status.size > 0),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn is_there_cached(path: &CStr, flags: c_int) -> nix::Result<bool> {
     if flags != SQLITE_ACCESS_EXISTS {
         let all = AccessFlags::R_OK | AccessFlags::W_OK;
         return nix::unistd::access(path, all).map(|()| true);
