@@ -19,7 +19,8 @@
 //! - Nothing is read without a lock, not even the header (`sqlite3BtreeOpen`): a read that is under way when the lock changes
 //!   hands brings old pages back into a cache that has just been emptied.
 //! - GlusterFS' client has a cache of its own (md-cache), which answers all that; but not fsync, whose answer brings the
-//!   attributes, and not what it never keeps, such as an unknown extended attribute.
+//!   attributes. So there even a journal is opened and synced to be looked at. And one of whole files (quick-read), which
+//!   is emptied by a list of the directory.
 
 use super::descriptor::Version;
 use std::cell::Cell;

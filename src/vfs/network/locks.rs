@@ -176,7 +176,7 @@ impl Network {
             paths::refresh_directory(self)?;
             self.fresh_status(descriptor)
         });
-        match status {
+        let errno = match status {
             Ok(status) => {
                 database.version.set(Some(status.version()));
                 if status.is_cached {
@@ -187,17 +187,23 @@ impl Network {
                 database
                     .is_unchanged
                     .set(!is_doubtful && database.stamps_writes);
-                if is_doubtful {
-                    descriptor.drop_pages();
+                if !is_doubtful {
+                    return SQLITE_OK;
                 }
-                SQLITE_OK
+                match self.look(Call::Look, || paths::pass_caches(self)) {
+                    Ok(()) => {
+                        descriptor.drop_pages();
+                        return SQLITE_OK;
+                    }
+                    Err(errno) => errno,
+                }
             }
-            Err(errno) => {
-                self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
-                Errno::set(errno);
-                SQLITE_IOERR_FSTAT
-            }
-        }
+            Err(errno) => errno,
+        };
+        self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
+        database.freshness.forget();
+        Errno::set(errno);
+        SQLITE_IOERR_FSTAT
     }
 
     /// Calls `read` under SHARED, if that is to be had.

@@ -182,7 +182,7 @@ impl Network {
         code
     }
 
-    fn truncate(&self, size: i64) -> c_int {
+    pub fn truncate(&self, size: i64) -> c_int {
         if self.stops(Call::Truncate) {
             return SQLITE_IOERR_TRUNCATE;
         }

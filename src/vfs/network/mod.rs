@@ -122,8 +122,8 @@ pub struct Database {
     has_locks: bool,
     /// Whether it is in WAL mode is not known yet.
     pending: RefCell<Option<Box<convert::Pending>>>,
-    /// GlusterFS' client answers from a cache of its own (md-cache), but for fsync.
-    syncs_to_see: bool,
+    /// GlusterFS' client answers from caches of its own.
+    is_gluster: bool,
     /// When the database was changed last and how large it is, if we have not written since.
     version: Cell<Option<Version>>,
     freshness: Freshness,
@@ -280,7 +280,7 @@ impl Network {
 
     /// What the server says of the file.
     fn fresh_status(&self, descriptor: Descriptor) -> nix::Result<Status> {
-        if self.database().is_some_and(|d| d.syncs_to_see) {
+        if self.database().is_some_and(|d| d.is_gluster) {
             descriptor.sync()?;
         }
         descriptor.status()

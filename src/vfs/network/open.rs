@@ -156,7 +156,7 @@ pub unsafe fn database(
     let role = Role::Database(Database {
         has_locks: has_locks && descriptor.is_some(),
         pending: RefCell::new(pending),
-        syncs_to_see: ground.name.as_str() == "fuse.glusterfs",
+        is_gluster: ground.name.as_str() == GLUSTER,
         inode,
         version: Cell::new(None),
         freshness: Freshness::default(),
@@ -201,10 +201,13 @@ unsafe fn has_no_locks(request: Request) -> bool {
     found
 }
 
+/// The type of a GlusterFS mount.
+const GLUSTER: &str = "fuse.glusterfs";
+
 /// Whether each write gives a file a new time, as all nodes see it. (CephFS and Lustre take the latest of all clients'
-/// clocks, SMB's servers may wait for 2 s.)
+/// clocks, SMB's servers may wait for 2 s, and GlusterFS' client answers with old pages.)
 fn stamps_writes(kind: &str) -> bool {
-    matches!(kind, "nfs" | "nfs4" | "fuse") || kind.starts_with("fuse.")
+    matches!(kind, "nfs" | "nfs4" | "fuse") || kind.starts_with("fuse.") && kind != GLUSTER
 }
 
 /// Whether "there is no such file" is believed for a time whatever the directory says, by the file system's type.
@@ -234,7 +237,7 @@ pub unsafe fn journal(
     }
     let syncs_to_see = network
         .and_then(Network::database)
-        .is_some_and(|d| d.syncs_to_see);
+        .is_some_and(|d| d.is_gluster);
     // GlusterFS' client opens a file when it is first used (open-behind), and says yes to the opening of one that is gone.
     let mut tries = if syncs_to_see && database.is_some() {
         8
@@ -256,6 +259,9 @@ pub unsafe fn journal(
         // SAFETY: nobody has seen it.
         unsafe { close_base(request.room) };
     };
+    // Some clients keep pages from one opening to the next (FOPEN_KEEP_CACHE: MooseFS), and so its beginning from before it
+    // was synced.
+    descriptor.inspect(|descriptor| descriptor.drop_pages());
     let role = Role::Journal(Journal {
         database,
         is_super: flags & SQLITE_OPEN_SUPER_JOURNAL != 0,
@@ -271,11 +277,14 @@ pub unsafe fn journal(
         let status = network.look_at(path, Call::Size, || descriptor.status_cached());
         let is_empty = status.is_ok_and(|status| status.size == 0);
         let makes = flags & SQLITE_OPEN_CREATE != 0;
-        if makes && state.is_unchanged.get() && !is_empty && was_overlooked(network, descriptor) {
-            state.freshness.forget();
+        if makes && state.is_unchanged.get() && !is_empty {
             // SAFETY: nobody else has it.
-            unsafe { Network::free(journal) };
-            return Err(SQLITE_BUSY);
+            let emptied = empty_overlooked(network, unsafe { journal.as_ref() }, descriptor);
+            if emptied != SQLITE_OK {
+                // SAFETY: as above.
+                unsafe { Network::free(journal) };
+                return Err(emptied);
+            }
         }
         // Without it there is no proof, see `prove_journal`: one that is never at its path.
         let identity = status.map(|s| s.identity).unwrap_or_default();
@@ -289,16 +298,18 @@ pub unsafe fn journal(
     Ok((methods, Some(journal)))
 }
 
-/// Whether a transaction is about to overwrite a hot journal, which was not looked for under SHARED because nothing of it
-/// is in the database. Its end could be taken for that of the new one (`readSuperJournal`). The next attempt looks for
-/// it, and plays it back.
-fn was_overlooked(network: &Network, journal: Descriptor) -> bool {
+/// A transaction is about to overwrite a journal that was not looked for under SHARED, because nothing of it is in the
+/// database. If it is hot, its end could be taken for that of the new one (`readSuperJournal`).
+fn empty_overlooked(network: &Network, journal: &Network, descriptor: Descriptor) -> c_int {
     let mut first = [0];
-    let read = network.look(Call::Read, || {
-        network.fresh_status(journal)?;
-        journal.read_at(&mut first, 0)
-    });
-    read != Ok(0) && (read.is_err() || first != [0])
+    match network.look(Call::Read, || descriptor.read_at(&mut first, 0)) {
+        Ok(_) if first == [0] => SQLITE_OK,
+        Ok(_) => journal.truncate(0),
+        Err(errno) => {
+            Errno::set(errno);
+            SQLITE_CANTOPEN
+        }
+    }
 }
 
 /// Has the base open the file, for as long as the error passes. The flags with which it is open.

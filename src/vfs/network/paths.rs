@@ -5,17 +5,18 @@
 //! be opened and closed.
 
 use super::{Network, Policy};
-use crate::durable::descriptor::{Status, ask_for_attribute, status, status_at, status_cached};
+use crate::durable::descriptor::{Status, status, status_at, status_cached};
 use crate::durable::episode::Episode;
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
 use crate::vfs::Shim;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, PosixFadviseAdvice, posix_fadvise};
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::{AccessFlags, LinkatFlags};
 use std::ffi::{CStr, c_int};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 /// PATH_MAX.
 const PATH: usize = 4096;
@@ -61,18 +62,22 @@ pub fn open_hot(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> 
         Ok(_) | Err(Errno::ENOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     }
-    if network.is_reserved()? {
+    if !network.has_the_turn() && network.is_reserved()? {
         return Ok(None);
     }
-    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let file = match nix::fcntl::open(path, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(None),
-        file => file?,
+    let opened = match network.database().is_some_and(|d| d.is_gluster) {
+        true => open_synced(path),
+        false => open_to_read(path),
     };
-    if network.database().is_some_and(|d| d.syncs_to_see) {
-        nix::unistd::fsync(&file)?;
+    match opened {
+        Ok(file) => {
+            // See `open::journal`.
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+            Ok(Some(file))
+        }
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
     }
-    Ok(Some(file))
 }
 
 /// Whether there is a hot journal at `path`: its first byte is not zero.
@@ -87,23 +92,55 @@ pub fn is_hot(network: &Network, path: &CStr) -> nix::Result<bool> {
 
 /// What the server says of `path`. "There is none" is not what a cache says; see `durable::coherence`.
 pub fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
-    let asks_by_making = network.database().is_some_and(|d| d.asks_by_making);
-    // Never done: a directory has one name only.
-    match nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty()) {
+    let database = network.database();
+    if database.is_some_and(|d| d.is_gluster) {
+        return synced_status(path);
+    }
+    let asks_by_making = database.is_some_and(|d| d.asks_by_making);
+    match ask_by_making(path) {
         Err(errno) if passes(Call::Look, errno) => Err(errno),
-        // Its client keeps what is not there any more, until somebody asks for something that it does not keep.
-        Err(Errno::EEXIST)
-            if network.database().is_some_and(|d| d.syncs_to_see)
-                && matches!(ask_for_attribute(path), Err(Errno::ENOENT | Errno::ESTALE)) =>
-        {
-            Err(Errno::ENOENT)
-        }
         // What the question has brought.
         Err(Errno::EEXIST) if asks_by_making => status_cached(path),
         // Said after the name was looked up, of all the things that may be in the way.
         Err(Errno::EXDEV) if asks_by_making => Err(Errno::ENOENT),
         _ => status_at(path),
     }
+}
+
+/// The same on GlusterFS. Its client knows of files that are gone, and of others what they were: what it has open, it
+/// asks the server about.
+fn synced_status(path: &CStr) -> nix::Result<Status> {
+    const TRIES: usize = 10;
+    for _ in 0..TRIES {
+        match ask_by_making(path) {
+            Err(Errno::EEXIST) => {}
+            Err(Errno::EXDEV) => return Err(Errno::ENOENT),
+            Err(errno) if passes(Call::Look, errno) => return Err(errno),
+            _ => return status_at(path),
+        }
+        match open_synced(path).and_then(|file| status(file.as_raw_fd(), c"")) {
+            // Of what had this name before.
+            Err(Errno::ENOENT | Errno::ESTALE) => {}
+            status => return status,
+        }
+    }
+    Err(Errno::ESTALE)
+}
+
+/// Asks whether there is a name by an attempt to make it, which is never done: a directory has one name only.
+fn ask_by_making(path: &CStr) -> nix::Result<()> {
+    nix::unistd::linkat(AT_FDCWD, c"/", AT_FDCWD, path, LinkatFlags::empty())
+}
+
+fn open_to_read(path: &CStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    nix::fcntl::open(path, flags, Mode::empty())
+}
+
+fn open_synced(path: &CStr) -> nix::Result<OwnedFd> {
+    let file = open_to_read(path)?;
+    nix::unistd::fsync(&file)?;
+    Ok(file)
 }
 
 /// `xAccess` for a file of the database.
@@ -255,6 +292,29 @@ pub fn refresh_directory(network: &Network) -> nix::Result<()> {
     match network.database().and_then(|d| d.directory.as_ref()) {
         Some(directory) => status(directory.as_raw_fd(), c"").map(|_| ()),
         None => Ok(()),
+    }
+}
+
+/// Sees to it that what a client keeps above the kernel's caches is not read any more. GlusterFS' keeps the whole of a
+/// file of up to 64 KiB for a second (quick-read), until it hears of another time of its last change: by a look at the
+/// file that md-cache does not answer, such as the list of the directory.
+pub fn pass_caches(network: &Network) -> nix::Result<()> {
+    /// `performance.cache-timeout`, and the time to notice.
+    const KEPT: Duration = Duration::from_millis(1_100);
+    if !network.database().is_some_and(|d| d.is_gluster) {
+        return Ok(());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let listed = of_directory(network.path, |directory| {
+        let mut list = nix::dir::Dir::open(directory, flags, Mode::empty())?;
+        list.iter().try_for_each(|entry| entry.map(|_| ()))
+    });
+    match listed {
+        Err(Errno::EACCES) => {
+            std::thread::sleep(KEPT);
+            Ok(())
+        }
+        listed => listed,
     }
 }
 

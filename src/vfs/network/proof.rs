@@ -161,6 +161,7 @@ impl Network {
             {
                 return Ok(Proof::Lost("another process has written"));
             }
+            paths::pass_caches(self)?;
             descriptor.drop_pages();
             let mut room = Default::default();
             if !self.belief.holds(self.belief.now(descriptor, &mut room)?) {
