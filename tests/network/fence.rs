@@ -98,6 +98,18 @@ struct Who {
     patience: &'static str,
 }
 
+impl Who {
+    /// Turnstile as it is, on both nodes.
+    fn ours() -> Who {
+        Who {
+            first: turnstile(),
+            fenced: true,
+            other: turnstile(),
+            patience: "",
+        }
+    }
+}
+
 fn turnstile() -> &'static str {
     tested().leak()
 }
@@ -256,12 +268,10 @@ fn who_was_given_up_writes_no_more() {
     // The silence is longer than that: the call is given up, and SQLite rolls back.
     let impatient = (turnstile(), "retry_ms=100");
     for (other, patience) in [(turnstile(), ""), (STOCK, ""), impatient] {
-        let first = turnstile();
         let who = Who {
-            first,
-            fenced: true,
             other,
             patience,
+            ..Who::ours()
         };
         for (what, one) in everywhere(who, true) {
             print(&what, &one);
@@ -282,13 +292,7 @@ fn who_was_only_silent_goes_on() {
     if !Cluster::available("who_was_only_silent_goes_on") {
         return;
     }
-    let (first, other) = (turnstile(), turnstile());
-    let who = Who {
-        first,
-        fenced: true,
-        other,
-        patience: "",
-    };
+    let who = Who::ours();
     let writes = writes(who);
     let silent = |mode| {
         for point in POINTS {
@@ -324,13 +328,7 @@ fn anothers_journal_is_not_cut() {
     if !Cluster::available("anothers_journal_is_not_cut") {
         return;
     }
-    let (first, other) = (turnstile(), turnstile());
-    let who = Who {
-        first,
-        fenced: true,
-        other,
-        patience: "",
-    };
+    let who = Who::ours();
     for mode in ["TRUNCATE", "PERSIST"] {
         let (cluster, mut first, mut other) = begin(who, mode);
         first.run("BEGIN IMMEDIATE");
@@ -361,12 +359,9 @@ fn without_the_fence_commits_are_lost() {
     if !Cluster::available("without_the_fence_commits_are_lost") {
         return;
     }
-    let (first, other) = (turnstile(), turnstile());
     let who = Who {
-        first,
         fenced: false,
-        other,
-        patience: "",
+        ..Who::ours()
     };
     let mut wrong = 0;
     for (what, one) in everywhere(who, false) {

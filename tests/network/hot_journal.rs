@@ -300,3 +300,24 @@ fn the_sync_of_the_directory_is_tried_again() {
         }
     }
 }
+
+/// While a writer is at work with it, its journal is none of anybody's business: there are clients that wait for half a
+/// minute to read it, and keep what they have read (MooseFS).
+#[test]
+fn a_journal_in_use_is_not_read() {
+    if !Cluster::available("a_journal_in_use_is_not_read") {
+        return;
+    }
+    let cluster = plain();
+    let mut writer = Worker::at(&on(&cluster, 0), &tested(), "");
+    writer.run(&create());
+    writer.run("BEGIN IMMEDIATE");
+    writer.run(&rows::change(1, "first"));
+    let journal = cluster.backing().join("a.db-journal");
+    assert!(journal.metadata().unwrap().len() > 0);
+    let read = cluster.inject(Fault::at(&[Op::Open, Op::Read]).of("-journal").on(1));
+    let mut reader = Worker::at(&on(&cluster, 1), &tested(), "");
+    assert_eq!(reader.run(VERSIONS), all(0));
+    assert_eq!(cluster.fired(read), 0);
+    writer.run("COMMIT");
+}
