@@ -125,6 +125,13 @@ pub fn status_cached(path: &CStr) -> nix::Result<Status> {
     old_status(libc::AT_FDCWD, path)
 }
 
+/// Asks for an extended attribute that is not there.
+pub fn ask_for_attribute(path: &CStr) -> nix::Result<()> {
+    let (name, nowhere) = (c"user.turnstile".as_ptr(), std::ptr::null_mut());
+    // SAFETY: terminated strings; nothing is written into no bytes.
+    Errno::result(unsafe { libc::lgetxattr(path.as_ptr(), name, nowhere, 0) }).map(|_| ())
+}
+
 /// A file that SQLite has open.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptor(RawFd);

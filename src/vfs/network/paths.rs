@@ -5,7 +5,7 @@
 //! be opened and closed.
 
 use super::{Network, Policy};
-use crate::durable::descriptor::{Status, status, status_at, status_cached};
+use crate::durable::descriptor::{Status, ask_for_attribute, status, status_at, status_cached};
 use crate::durable::episode::Episode;
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
@@ -107,19 +107,22 @@ pub fn fresh_status(network: &Network, path: &CStr) -> nix::Result<Status> {
     }
 }
 
-/// The same on GlusterFS. Its client knows of files that are gone, and of others what they were: what it has open, it
-/// asks the server about.
+/// The same on GlusterFS. Its client knows of files that are gone, until somebody asks for what it does not keep, and of
+/// others what they were: what it has open, it asks the server about.
 fn synced_status(path: &CStr) -> nix::Result<Status> {
     const TRIES: usize = 10;
     for _ in 0..TRIES {
         match ask_by_making(path) {
-            Err(Errno::EEXIST) => {}
+            Err(Errno::EEXIST) => match ask_for_attribute(path) {
+                // Of what had this name before.
+                Err(Errno::ENOENT | Errno::ESTALE) => continue,
+                _ => {}
+            },
             Err(Errno::EXDEV) => return Err(Errno::ENOENT),
             Err(errno) if passes(Call::Look, errno) => return Err(errno),
             _ => return status_at(path),
         }
         match open_synced(path).and_then(|file| status(file.as_raw_fd(), c"")) {
-            // Of what had this name before.
             Err(Errno::ENOENT | Errno::ESTALE) => {}
             status => return status,
         }
