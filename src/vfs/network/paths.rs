@@ -113,11 +113,13 @@ fn synced_status(path: &CStr) -> nix::Result<Status> {
     const TRIES: usize = 10;
     for _ in 0..TRIES {
         match ask_by_making(path) {
-            Err(Errno::EEXIST) => match ask_for_attribute(path) {
-                // Of what had this name before.
-                Err(Errno::ENOENT | Errno::ESTALE) => continue,
-                _ => {}
-            },
+            Err(Errno::EEXIST) => {
+                let asked = ask_for_attribute(path);
+                if matches!(asked, Err(Errno::ENOENT | Errno::ESTALE)) {
+                    // Of what had this name before.
+                    continue;
+                }
+            }
             Err(Errno::EXDEV) => return Err(Errno::ENOENT),
             Err(errno) if passes(Call::Look, errno) => return Err(errno),
             _ => return status_at(path),
