@@ -15,9 +15,17 @@ use crate::text::{PathEnd, Text};
 use crate::turn::mapped::now;
 use crate::vfs::file::File;
 use crate::vfs::{locks, rim};
+use crate::wait::backoff::Backoff;
 use crate::{Fs, filesystem};
 use nix::errno::Errno;
 use std::ffi::c_int;
+use std::time::Duration;
+
+/// 1 ms, doubled up to 16 ms.
+const BACKOFF: Backoff = Backoff {
+    first: 1_000_000,
+    cap: 16_000_000,
+};
 
 pub unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
@@ -90,6 +98,9 @@ impl Network {
             }
             code
         });
+        if level == SQLITE_LOCK_EXCLUSIVE && before == SQLITE_LOCK_SHARED && code == SQLITE_BUSY {
+            code = self.drain(&mut lock);
+        }
         if has_failed && code != SQLITE_OK && self.lock_state() == SQLITE_LOCK_NONE {
             self.give_back(&mut || self.unlock_unknown());
         }
@@ -105,6 +116,24 @@ impl Network {
             if code == SQLITE_OK {
                 code = self.leave_wal(&mut lock);
             }
+        }
+        code
+    }
+
+    /// EXCLUSIVE is wanted to play a hot journal back, and readers are in the way. SQLite gives up at once then, and PENDING
+    /// with it; where a look at a journal takes its time, some fifty who all want to play it back never see the
+    /// others gone. So whoever has PENDING, which keeps newcomers out, waits for those who are there: they are about to
+    /// leave, for the same journal.
+    fn drain(&self, lock: &mut dyn FnMut() -> c_int) -> c_int {
+        const MOMENT: u64 = 1_000_000_000;
+        let until = now() + MOMENT.min(self.budget());
+        let mut code = SQLITE_BUSY;
+        for attempt in 0.. {
+            if code != SQLITE_BUSY || self.lock_state() != SQLITE_LOCK_PENDING || now() >= until {
+                break;
+            }
+            std::thread::sleep(Duration::from_nanos(BACKOFF.step(attempt)));
+            code = self.attempt(Call::Lock, None, &mut *lock);
         }
         code
     }

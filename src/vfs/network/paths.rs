@@ -57,6 +57,9 @@ fn beside<T>(
 /// Opens the journal at `path` if it may be hot, whatever a cache says: there is one, and nobody is at work with it
 /// (`hasHotJournal`). Another's is not looked into: on MooseFS that waits for half a minute.
 pub fn open_hot(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> {
+    if is_in_use(network)? {
+        return Ok(None);
+    }
     match fresh_status(network, path) {
         Ok(status) if status.is_file() && status.size > 0 => {}
         Ok(_) | Err(Errno::ENOENT) => return Ok(None),
@@ -78,6 +81,12 @@ pub fn open_hot(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> 
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// Whether somebody writes, where that is asked for less than whether there is a journal.
+fn is_in_use(network: &Network) -> nix::Result<bool> {
+    let is_gluster = network.database().is_some_and(|d| d.is_gluster);
+    Ok(is_gluster && !network.has_the_turn() && network.is_reserved()?)
 }
 
 /// Whether there is a hot journal at `path`: its first byte is not zero.
@@ -156,6 +165,8 @@ pub fn access(network: &Network, path: &CStr, flags: c_int) -> Result<bool, c_in
         return Ok(false);
     }
     let found = network.look_at(path, Call::Look, || match flags {
+        // SQLite asks next whether somebody writes (`hasHotJournal`), and then it is not hot.
+        SQLITE_ACCESS_EXISTS if is_journal && is_in_use(network)? => Ok(true),
         SQLITE_ACCESS_EXISTS if is_journal => is_there_now(network, path),
         SQLITE_ACCESS_EXISTS => is_there(network, path),
         _ => is_there_cached(path, flags),
