@@ -8,7 +8,7 @@
 //! - The *time* is only as fine as the server's clock ticks: two commits in one tick look like one. So pages that
 //!   were read while the time was young are not believed: they are dropped with `posix_fadvise`, which asks nobody.
 //!   That is [`Freshness`]. Where nothing has changed for longer than a tick, nothing has been written, and there
-//!   is no journal to look for either: a hot one that belongs to this version changes nothing.
+//!   is no journal to look for either: one that has become hot since the last look changes nothing.
 //! - A commit of ours gives the file a time of its own, to the nanosecond: so everybody's cache sees it, and whoever made it
 //!   knows when somebody else has written. (That is another time than the server's by as much as the clocks differ.)
 //! - The directory's attributes are fetched, too: NFS keeps "there is no such file" for up to a minute, until the

@@ -224,6 +224,16 @@ impl Descriptor {
         self.lock(kind, SHARED_FIRST, SHARED_SIZE)
     }
 
+    /// Asks for PENDING.
+    pub fn lock_pending(self) -> nix::Result<()> {
+        self.lock(libc::F_WRLCK, PENDING, 1)
+    }
+
+    /// Gives up PENDING.
+    pub fn unlock_pending(self) -> nix::Result<()> {
+        self.lock(libc::F_UNLCK, PENDING, 1)
+    }
+
     /// Gives up all locks of the process on the file, as `posixUnlock` does.
     pub fn unlock(self) -> nix::Result<()> {
         self.lock(libc::F_UNLCK, 0, 0)

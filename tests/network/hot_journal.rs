@@ -321,3 +321,34 @@ fn a_journal_in_use_is_not_read() {
     assert_eq!(cluster.fired(read), 0);
     writer.run("COMMIT");
 }
+
+/// Whoever finds a hot journal wants to be alone with it, and who looks at one holds SHARED meanwhile: where requests take
+/// their time, many at once are always in each other's way.
+#[test]
+fn many_find_it_at_once() {
+    if !Cluster::available("many_find_it_at_once") {
+        return;
+    }
+    let left = half_a_transaction();
+    let read_by_many = |vfs: &str| {
+        let cluster = cluster_with(&left);
+        cluster.inject(Fault::at(Op::ALL).late(Duration::from_millis(3)));
+        let open = |at: usize| Worker::at(&on(&cluster, at % 2), vfs, "");
+        let mut readers: Vec<Worker> = (0..24).map(open).collect();
+        let start = Instant::now();
+        readers
+            .iter_mut()
+            .for_each(|reader| reader.tell(&format!("sql {VERSIONS}")));
+        let read: Vec<Answer> = readers.iter_mut().map(Worker::hear).collect();
+        println!("{vfs}: after {:?}", start.elapsed());
+        read
+    };
+    let stock = read_by_many(STOCK);
+    println!(
+        "stock: {} of 24",
+        stock.iter().filter(|read| **read == Ok(all(0))).count()
+    );
+    for read in read_by_many(&tested()) {
+        assert_eq!(read, Ok(all(0)));
+    }
+}

@@ -104,7 +104,7 @@ pub fn convert(network: &Network, pending: &Pending) -> c_int {
 pub fn is_wal(network: &Network) -> Result<bool, c_int> {
     const MAGIC: &[u8] = b"SQLite format 3\0";
     let mut header = [0; 20];
-    match network.read(&mut header, 0) {
+    match network.read_base(&mut header, 0) {
         SQLITE_OK => {}
         SQLITE_IOERR_SHORT_READ => return Ok(false),
         code => return Err(code),

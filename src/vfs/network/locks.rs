@@ -120,20 +120,32 @@ impl Network {
         code
     }
 
-    /// EXCLUSIVE is wanted to play a hot journal back, and readers are in the way. SQLite gives up at once then, and PENDING
-    /// with it; where a look at a journal takes its time, some fifty who all want to play it back never see the
-    /// others gone. So whoever has PENDING, which keeps newcomers out, waits for those who are there: they are about to
-    /// leave, for the same journal.
+    /// EXCLUSIVE is wanted to play a hot journal back, and readers are in the way. SQLite gives up at once then; where a look
+    /// at a journal takes its time, some twenty who all want to play it back never see the others gone. So one of them
+    /// takes PENDING, which keeps newcomers out, and waits for those who are there: they are about to leave, for the
+    /// same journal.
+    ///
+    /// PENDING is a courtesy among SQLites, too: EXCLUSIVE does not need it, and `unixUnlock` gives it back with EXCLUSIVE.
+    /// (Older `unixLock`s take it here themselves. RESERVED would tell others that the journal is not hot.)
     fn drain(&self, lock: &mut dyn FnMut() -> c_int) -> c_int {
         const MOMENT: u64 = 1_000_000_000;
         let until = now() + MOMENT.min(self.budget());
+        let Some(descriptor) = self.descriptor else {
+            return SQLITE_BUSY;
+        };
+        let is_ours = self.lock_state() == SQLITE_LOCK_SHARED;
+        if is_ours && descriptor.lock_pending().is_err() {
+            return SQLITE_BUSY;
+        }
         let mut code = SQLITE_BUSY;
-        for attempt in 0.. {
-            if code != SQLITE_BUSY || self.lock_state() != SQLITE_LOCK_PENDING || now() >= until {
-                break;
-            }
+        let mut attempt = 0;
+        while code == SQLITE_BUSY && now() < until {
             std::thread::sleep(Duration::from_nanos(BACKOFF.step(attempt)));
+            attempt += 1;
             code = self.attempt(Call::Lock, None, &mut *lock);
+        }
+        if is_ours && code != SQLITE_OK {
+            let _ = descriptor.unlock_pending();
         }
         code
     }
@@ -213,9 +225,13 @@ impl Network {
                     database.version.set(None);
                 }
                 let is_doubtful = database.freshness.is_doubtful(status.version(), now());
+                if is_doubtful {
+                    database.is_looked_after.set(false);
+                }
+                let is_looked_after = database.is_looked_after.get();
                 database
                     .is_unchanged
-                    .set(!is_doubtful && database.stamps_writes);
+                    .set(is_looked_after && database.stamps_writes);
                 if !is_doubtful {
                     return SQLITE_OK;
                 }

@@ -110,13 +110,19 @@ unsafe extern "C" fn x_file_size(file: *mut sqlite3_file, size: *mut sqlite3_int
 }
 
 impl Network {
-    /// Also for what SQLite has not asked.
-    pub fn read(&self, into: &mut [u8], at: i64) -> c_int {
+    fn read(&self, into: &mut [u8], at: i64) -> c_int {
         if self.stops(Call::Read) {
             return SQLITE_IOERR_READ;
         }
         match self.reads_without_lock() {
-            false => self.read_base(into, at),
+            false => {
+                let code = self.read_base(into, at);
+                if code == SQLITE_OK {
+                    self.database()
+                        .inspect(|database| database.is_looked_after.set(true));
+                }
+                code
+            }
             true if (at, into.len()) == (0, HEADER) => {
                 into.fill(0);
                 SQLITE_IOERR_SHORT_READ
@@ -126,7 +132,8 @@ impl Network {
         }
     }
 
-    fn read_base(&self, into: &mut [u8], at: i64) -> c_int {
+    /// For ourselves, who look for no journal before.
+    pub fn read_base(&self, into: &mut [u8], at: i64) -> c_int {
         let code = self.attempt(Call::Read, Some(at), || {
             let (out, size) = (into.as_mut_ptr().cast(), into.len() as c_int);
             base!(self, SQLITE_IOERR_READ, xRead(out, size, at))

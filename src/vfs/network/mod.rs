@@ -129,7 +129,9 @@ pub struct Database {
     freshness: Freshness,
     /// A call was given up: the lock is proved before anything else.
     in_doubt: Cell<bool>,
-    /// Nothing was written since the transaction before this one: there is no journal to look for.
+    /// Something was read since its last change was seen: SQLite has found no hot journal then, or played it back.
+    is_looked_after: Cell<bool>,
+    /// Nothing was written since: there is no journal to look for.
     is_unchanged: Cell<bool>,
     /// Nothing is written without a new time of the last change.
     stamps_writes: bool,

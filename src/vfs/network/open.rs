@@ -161,6 +161,7 @@ pub unsafe fn database(
         version: Cell::new(None),
         freshness: Freshness::default(),
         in_doubt: Cell::new(false),
+        is_looked_after: Cell::new(false),
         is_unchanged: Cell::new(false),
         stamps_writes: stamps_writes(ground.name.as_str()),
         journal: Cell::new(None),
