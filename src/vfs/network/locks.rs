@@ -98,7 +98,11 @@ impl Network {
             }
             code
         });
-        if level == SQLITE_LOCK_EXCLUSIVE && before == SQLITE_LOCK_SHARED && code == SQLITE_BUSY {
+        // Not who converts a WAL database: those who have it open stay.
+        let is_recovery = level == SQLITE_LOCK_EXCLUSIVE
+            && before == SQLITE_LOCK_SHARED
+            && convert::options(self.path).is_none();
+        if is_recovery && code == SQLITE_BUSY {
             code = self.drain(&mut lock);
         }
         if has_failed && code != SQLITE_OK && self.lock_state() == SQLITE_LOCK_NONE {
