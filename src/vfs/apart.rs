@@ -130,18 +130,12 @@ impl Apart {
         Some(())
     }
 
-    /// It was closed. False: that could not be noted, and what it has must stay.
-    pub fn leave(
-        &self,
-        path: &CStr,
-        base: NonNull<sqlite3_vfs>,
-        network: Option<NonNull<Network>>,
-    ) -> bool {
+    /// The connection that has its path there was closed. False: that could not be noted, and what it has must stay.
+    pub fn leave(&self, path: &CStr) -> bool {
         let Some(mut open) = self.open.try_lock_for(Self::PATIENCE) else {
             return false;
         };
-        let is_it =
-            |e: &Entry| e.base == base && e.network == network && *e.path == *path.to_bytes();
+        let is_it = |e: &Entry| e.names.database == path.as_ptr() as usize;
         if let Some(at) = open.iter().position(is_it) {
             open.swap_remove(at);
         }
@@ -214,7 +208,8 @@ mod tests {
     fn only_a_databases_own_files_follow_it() {
         let [here, there] = [1_usize, 2].map(|n| NonNull::new(n as *mut sqlite3_vfs).unwrap());
         let apart = Apart::new(here);
-        enter(&apart, c"/x", there).unwrap();
+        let path = c"/x";
+        enter(&apart, path, there).unwrap();
         for ours in [c"/x", c"/x-journal", c"/x-wal", c"/x-mj0123AB9CD"] {
             assert_eq!(base_of(&apart, ours), Some(there), "{ours:?}");
         }
@@ -228,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(base_of(&apart, other), Some(here), "{other:?}");
         }
-        apart.leave(c"/x", there, None);
+        assert!(apart.leave(path));
         assert_eq!(base_of(&apart, c"/x-journal"), Some(here));
     }
 

@@ -199,7 +199,7 @@ unsafe extern "C" fn x_close(file: *mut sqlite3_file) -> c_int {
     let mut left = true;
     let ours = rim::guard(&file.shim.sqlite, "xClose", SQLITE_IOERR_CLOSE, || {
         if let Some(path) = file.apart {
-            left = file.shim.apart.leave(path, file.base, file.network);
+            left = file.shim.apart.leave(path);
         }
         SQLITE_OK
     });

@@ -80,7 +80,6 @@ pub unsafe fn open(
     };
     let mut undo = Undo {
         shim,
-        base,
         room,
         network: None,
         apart: None,
@@ -193,7 +192,6 @@ fn refuse(shim: &Shim, error: &Error, path: &CStr) -> c_int {
 /// What is to be undone if an open is not done in the end.
 struct Undo<'a> {
     shim: &'a Shim,
-    base: NonNull<sqlite3_vfs>,
     room: Room,
     network: Option<NonNull<Network>>,
     apart: Option<&'static CStr>,
@@ -207,7 +205,7 @@ impl Drop for Undo<'_> {
         }
         let mut left = true;
         if let Some(path) = self.apart {
-            left = self.shim.apart.leave(path, self.base, self.network);
+            left = self.shim.apart.leave(path);
         }
         let lower = self.room.lower;
         // SAFETY: the room's pMethods are NULL, or those of an open file: one whose pMethods are set

@@ -101,10 +101,14 @@ struct Who {
 impl Who {
     /// Turnstile as it is, on both nodes.
     fn ours() -> Who {
+        Who::both(turnstile())
+    }
+
+    fn both(vfs: &'static str) -> Who {
         Who {
-            first: turnstile(),
+            first: vfs,
             fenced: true,
-            other: turnstile(),
+            other: vfs,
             patience: "",
         }
     }
@@ -440,20 +444,12 @@ fn a_reader_does_not_mix_versions() {
         return;
     }
     for noticed in [true, false] {
-        let who = Who {
-            first: STOCK,
-            fenced: true,
-            other: STOCK,
-            patience: "",
-        };
-        let (rest, _) = read_on(who, noticed);
+        let (rest, _) = read_on(Who::both(STOCK), noticed);
         println!("stock, it got an error: {noticed}: {rest:?}");
     }
     let who = Who {
-        first: STOCK,
         fenced: false,
-        other: STOCK,
-        patience: "",
+        ..Who::both(STOCK)
     };
     let (rest, _) = read_on(who, true);
     println!("with naive retries: {rest:?}");
@@ -462,19 +458,15 @@ fn a_reader_does_not_mix_versions() {
     #[cfg(feature = "inject")]
     {
         let who = Who {
-            first: turnstile(),
             fenced: false,
-            other: turnstile(),
-            patience: "",
+            ..Who::ours()
         };
         println!("without the fence: {:?}", read_on(who, true).0);
     }
     for other in [turnstile(), STOCK] {
         let who = Who {
-            first: turnstile(),
-            fenced: true,
             other,
-            patience: "",
+            ..Who::ours()
         };
         let (rest, again) = read_on(who, true);
         println!("{who:?}: {rest:?}");

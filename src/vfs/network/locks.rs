@@ -8,7 +8,8 @@
 //! process has a lock then, or it would have had SHARED by the books alone. If one gets it before the server
 //! has answered, because that writer gives up just then, it loses it.)
 
-use super::{Health, Network, convert, may_pass, open, paths};
+use super::{Database, Health, Network, convert, may_pass, open, paths};
+use crate::durable::descriptor::{Descriptor, Status};
 use crate::durable::transient::{Call, passes};
 use crate::sqlite::abi::*;
 use crate::text::{PathEnd, Text};
@@ -221,38 +222,42 @@ impl Network {
             paths::refresh_directory(self)?;
             self.fresh_status(descriptor)
         });
-        let errno = match status {
-            Ok(status) => {
-                database.version.set(Some(status.version()));
-                if status.is_cached {
-                    database.freshness.forget();
-                    database.version.set(None);
-                }
-                let is_doubtful = database.freshness.is_doubtful(status.version(), now());
-                if is_doubtful {
-                    database.is_looked_after.set(false);
-                }
-                let is_looked_after = database.is_looked_after.get();
-                database
-                    .is_unchanged
-                    .set(is_looked_after && database.stamps_writes);
-                if !is_doubtful {
-                    return SQLITE_OK;
-                }
-                match self.look(Call::Look, || paths::pass_caches(self)) {
-                    Ok(()) => {
-                        descriptor.drop_pages();
-                        return SQLITE_OK;
-                    }
-                    Err(errno) => errno,
-                }
+        match status.and_then(|status| self.weigh(database, descriptor, status)) {
+            Ok(()) => SQLITE_OK,
+            Err(errno) => {
+                self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
+                database.freshness.forget();
+                Errno::set(errno);
+                SQLITE_IOERR_FSTAT
             }
-            Err(errno) => errno,
-        };
-        self.give_back(&mut || self.unlock_base(SQLITE_LOCK_NONE));
-        database.freshness.forget();
-        Errno::set(errno);
-        SQLITE_IOERR_FSTAT
+        }
+    }
+
+    /// What the caches have of a database of that status, is believed or dropped.
+    fn weigh(
+        &self,
+        database: &Database,
+        descriptor: Descriptor,
+        status: Status,
+    ) -> nix::Result<()> {
+        database.version.set(Some(status.version()));
+        if status.is_cached {
+            database.freshness.forget();
+            database.version.set(None);
+        }
+        let is_doubtful = database.freshness.is_doubtful(status.version(), now());
+        if is_doubtful {
+            database.is_looked_after.set(false);
+        }
+        let is_looked_after = database.is_looked_after.get();
+        database
+            .is_unchanged
+            .set(is_looked_after && database.stamps_writes);
+        if is_doubtful {
+            self.look(Call::Look, || paths::pass_caches(self))?;
+            descriptor.drop_pages();
+        }
+        Ok(())
     }
 
     /// Calls `read` under SHARED, if that is to be had.

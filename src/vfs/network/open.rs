@@ -236,11 +236,11 @@ pub unsafe fn journal(
     if database.is_some() && network.is_some_and(|network| network.stops(Call::Write)) {
         return Err(SQLITE_CANTOPEN);
     }
-    let syncs_to_see = network
+    let is_gluster = network
         .and_then(Network::database)
         .is_some_and(|d| d.is_gluster);
     // GlusterFS' client opens a file when it is first used (open-behind), and says yes to the opening of one that is gone.
-    let mut tries = if syncs_to_see && database.is_some() {
+    let mut tries = if is_gluster && database.is_some() {
         8
     } else {
         1

@@ -55,7 +55,7 @@ fn beside<T>(
 }
 
 /// Opens the journal at `path` if it may be hot, whatever a cache says: there is one, and nobody is at work with it
-/// (`hasHotJournal`). Another's is not looked into: on MooseFS that waits for half a minute.
+/// (`hasHotJournal`). Another's is not looked into: on MooseFS that waits for half a minute. For who has SHARED.
 pub fn open_hot(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> {
     if is_in_use(network)? {
         return Ok(None);
@@ -65,7 +65,7 @@ pub fn open_hot(network: &Network, path: &CStr) -> nix::Result<Option<OwnedFd>> 
         Ok(_) | Err(Errno::ENOENT) => return Ok(None),
         Err(errno) => return Err(errno),
     }
-    if !network.has_the_turn() && network.is_reserved()? {
+    if network.is_reserved()? {
         return Ok(None);
     }
     let opened = match network.database().is_some_and(|d| d.is_gluster) {
