@@ -55,6 +55,16 @@ pub(crate) fn kill_point(_name: &str) {
     }
 }
 
+/// How many are a crowd.
+#[inline(always)]
+pub(crate) fn crowd(many: u32) -> u32 {
+    #[cfg(feature = "inject")]
+    if let Ok(few) = std::env::var("TURNSTILE_INJECT_CROWD") {
+        return few.parse().unwrap_or(many);
+    }
+    many
+}
+
 /// Whether a test wants to see what happens without the fence.
 #[inline(always)]
 pub(crate) fn no_fence() -> bool {

@@ -71,7 +71,7 @@ fn run(snippet: &Snippet, dir: &Path) {
             .current_dir(dir)
             .env("PATH", path)
             // Four programs are built here, none of which has to be quick.
-            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
             .env_remove("CARGO_TARGET_DIR"),
     );

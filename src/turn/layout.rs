@@ -132,6 +132,8 @@ pub enum State {
     Told = 3,
     Called = 4,
     Gone = 5,
+    Outside = 6,
+    Entering = 7,
 }
 
 /// What a place's word holds: its owner, the low bits of its ticket, and its state. The state and
@@ -156,6 +158,8 @@ impl Place {
             3 => State::Told,
             4 => State::Called,
             5 => State::Gone,
+            6 => State::Outside,
+            7 => State::Entering,
             _ => return None,
         };
         let member = (word >> 32) as u32;
@@ -263,6 +267,6 @@ mod tests {
             None
         );
         assert_eq!(super::Place::of(0, 0), None);
-        assert_eq!(super::Place::of(u64::MAX, u32::MAX), None);
+        assert_eq!(super::Place::of(u64::MAX << 3, u32::MAX), None);
     }
 }

@@ -138,7 +138,7 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
         } else {
             wake_at = super::watch::next_look(m, ticket, line, now, until);
         }
-        match park(m, ticket, wake_at) {
+        match park(m, ticket, State::Parked, wake_at) {
             Parked::Lapsed => return Outcome::Lapsed,
             Parked::Told => (rung, told) = (true, true),
             Parked::Signalled => return Outcome::Signalled,
@@ -148,22 +148,22 @@ pub fn wait(m: &impl Machine, ticket: &mut Ticket, until: u64, polls: bool) -> O
     }
 }
 
-enum Parked {
+pub(super) enum Parked {
     Told,
     Woken,
     Signalled,
     Lapsed,
 }
 
-/// Sleeps on our place until we are told, or until `until`.
-fn park(m: &impl Machine, ticket: &Ticket, until: u64) -> Parked {
+/// Sleeps on our place, `Parked` or `Outside`, until we are told, or until `until`.
+pub(super) fn park(m: &impl Machine, ticket: &Ticket, asleep: State, until: u64) -> Parked {
     let word = Word::Place(ticket.number);
     let awake = Place {
         member: ticket.member,
         ticket: ticket.number,
         state: State::Awake,
     };
-    let parked = awake.with(State::Parked);
+    let parked = awake.with(asleep);
     if m.replace(word, awake.into(), parked.into()) {
         crate::inject::kill_point("parked");
         let signalled = m.park(word, parked.into(), until);
@@ -191,7 +191,9 @@ fn park(m: &impl Machine, ticket: &Ticket, until: u64) -> Parked {
             // Called while we looked, or passed over: the next round tells.
             Parked::Woken
         }
-        State::Awake | State::Parked => {
+        // Called in.
+        State::Entering if asleep == State::Outside => Parked::Told,
+        State::Awake | State::Parked | State::Outside | State::Entering => {
             m.replace(word, place.into(), awake.into());
             Parked::Woken
         }
@@ -220,16 +222,20 @@ pub fn tell_head(m: &impl Machine) -> bool {
             State::Gone => {
                 advance(m, line.head);
             }
-            State::Told | State::Called => return true,
+            // One that enters tries by itself.
+            State::Told | State::Called | State::Entering => return true,
             State::Awake => {
                 m.store(Word::Stamp(line.head), m.now());
                 if m.replace(word, place.into(), place.with(State::Told).into()) {
                     return true;
                 }
             }
-            State::Parked => {
+            State::Parked | State::Outside => {
                 m.store(Word::Stamp(line.head), m.now());
-                let told = place.with(State::Told);
+                let told = place.with(match place.state {
+                    State::Outside => State::Entering,
+                    _ => State::Told,
+                });
                 if !m.replace(word, place.into(), told.into()) {
                     continue;
                 }
@@ -238,7 +244,12 @@ pub fn tell_head(m: &impl Machine) -> bool {
                     return true;
                 }
                 // Between its last look and its sleep; or stopped; or dead.
-                m.replace(word, told.into(), place.with(State::Called).into());
+                match told.state {
+                    State::Told => {
+                        m.replace(word, told.into(), place.with(State::Called).into());
+                    }
+                    _ => super::admission::missed(m, line.head),
+                }
                 crate::inject::kill_point("called");
                 if m.is_alive(place.member) {
                     return true;
@@ -275,6 +286,7 @@ pub fn served(m: &impl Machine, ticket: Ticket) {
     m.add(Word::Turns, 1);
     super::quantum::want_no_more(m, ticket.number);
     leave_place(m, ticket);
+    super::admission::call(m);
 }
 
 /// Leaves the line without the lock: whoever comes behind may pass. While nobody has, one can

@@ -20,9 +20,11 @@
 //! | `TOLD` | its turn: try now | whoever releases the lock |
 //! | `CALLED` | like `TOLD`, but the futex found nobody asleep there | the same |
 //! | `GONE` | served, timed out or closed: to be passed over | the owner |
+//! | `OUTSIDE` | like `PARKED`, but the owner is not attached to the database yet | the owner |
+//! | `ENTERING` | the owner attaches, and tries without being told | whoever is served before it, or the owner |
 //!
 //! - A release tells the head, one `FUTEX_WAKE` for one waiter; the others sleep on.
-//! - Whoever gets the lock moves `head` behind its own ticket. It wakes nobody.
+//! - Whoever gets the lock moves `head` behind its own ticket. It wakes nobody who is attached.
 //! - A head that knows of it polls the lock as well: a holder on the stock VFS tells no one.
 //!
 //! # The dead, the stopped and the departed
@@ -37,6 +39,7 @@
 //! | `layout` | the words that the waiters share |
 //! | `machine` | what the line needs of a machine; a simulation has its own |
 //! | `line` | tickets: take, wait, tell, leave |
+//! | `admission` | in a crowd, waiting before the database is attached |
 //! | `watch` | the watcher: no progress, who is to blame |
 //! | `quantum` | bounded barging, and checkpoints |
 //! | `knock` | a turn for those who never come to wait |
@@ -45,6 +48,7 @@
 //! | `mapped` | the machine: a mapping, futexes, signal 0 |
 //! | `sigbus` | a sidecar that is truncated under us |
 
+pub mod admission;
 pub mod knock;
 pub mod layout;
 pub mod line;

@@ -49,6 +49,9 @@ pub const HOT: u64 = 50_000;
 /// One that closes the database and opens it anew comes back so soon.
 pub const AT_ONCE: u64 = 500_000;
 
+/// Who has to begin a transaction anew in its turn does so within this.
+const AGAIN: u64 = 1_000_000;
+
 /// In a line of so many a turn is one transaction for those that return.
 const CROWD: u32 = 400;
 
@@ -67,13 +70,13 @@ pub fn pause(m: &impl Machine) {
     crate::inject::kill_point("pausing");
 }
 
-/// Until when the head is to wait, whoever has told it to try: a turn that lasts, or a checkpoint.
+/// Until when the head is to wait, whoever has told it to try: a turn that lasts, or a checkpoint. 0: not at all.
 pub fn busy_until(m: &impl Machine, now: u64) -> u64 {
     // Within bounds: the words may be garbage, or of a clock that runs ahead.
     let bounded = |word, longest| Some(m.load(word)).filter(|&at| at < now + longest);
     let turn = bounded(Word::TurnUntil, LONGEST);
     let pause = bounded(Word::Pause, LONGEST_PAUSE);
-    turn.max(pause).unwrap_or(0)
+    turn.max(pause).filter(|&at| at > now).unwrap_or(0)
 }
 
 /// The checkpoint is over.
@@ -136,7 +139,22 @@ impl Turn {
     /// The lock was taken, out of the line or while one stands.
     pub fn begin(&mut self, m: &impl Machine, quantum: u64) {
         self.until = m.now() + quantum;
-        self.announced = 0;
+        self.announce_no_more(m);
+    }
+
+    /// The lock was given back, and is wanted again at once: nobody is to pass meanwhile.
+    pub fn keep(&mut self, m: &impl Machine) {
+        self.announced = m.now() + AGAIN;
+        m.store(Word::TurnUntil, self.announced);
+        // Should we not come back, its clock wakes it.
+        tell_head(m);
+    }
+
+    fn announce_no_more(&mut self, m: &impl Machine) {
+        let announced = std::mem::take(&mut self.announced);
+        if announced != 0 {
+            m.replace(Word::TurnUntil, announced, 0);
+        }
     }
 
     /// The next transaction begins, for the first time.
@@ -148,6 +166,11 @@ impl Turn {
             _ => Pace::Leaves,
         };
         self.pace
+    }
+
+    /// Whether nothing is left of it.
+    pub fn is_over(&self, m: &impl Machine) -> bool {
+        m.now() >= self.until
     }
 
     /// The lock is wanted while a line stands, for the first time or `again`: may we pass the line?
@@ -206,11 +229,9 @@ impl Turn {
             return;
         }
         self.until = 0;
-        let announced = std::mem::take(&mut self.announced);
+        let announced = self.announced;
         let has_joined = self.pace == Pace::Returns && announced != 0 && m.now() >= announced;
-        if announced != 0 {
-            m.replace(Word::TurnUntil, announced, 0);
-        }
+        self.announce_no_more(m);
         // One who has joined us tells the next head; it takes two to keep two processors busy.
         if !has_joined || is_wanted(m) {
             tell_head(m);

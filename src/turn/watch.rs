@@ -8,7 +8,7 @@
 //! it, and within [`BACKSTOP`] even if nobody does. (The head cannot watch itself: if it dies between
 //! being told and being served, it is for the watcher to notice.)
 
-use super::layout::{Line, State, Watch, Word};
+use super::layout::{Line, Place, State, Watch, Word};
 use super::line::{Ticket, advance, line, place, tell_head};
 use super::machine::Machine;
 
@@ -28,6 +28,12 @@ const GRACE: u64 = 300_000_000;
 /// One that was not found asleep, although it ought to be: it is stopped, or between two
 /// instructions.
 const CALLED_GRACE: u64 = TICK;
+
+/// One that was called in: it may have nothing to do here.
+const ENTERING_GRACE: u64 = 100_000_000;
+
+/// How old one is made that was called in and is not there.
+pub(super) const ABSENT: u64 = ENTERING_GRACE - CALLED_GRACE;
 
 /// The next one, after one was passed over: whole jobs are stopped at once.
 const NEXT_GRACE: u64 = 1_000_000;
@@ -89,7 +95,7 @@ pub fn look_in(m: &impl Machine) {
 /// Passes over `head` and those behind it, as far as they do not answer and are not `own`.
 fn blame(m: &impl Machine, head: u32, own: Option<u32>, until: u64) {
     let mut blamed = head;
-    let mut called_grace = CALLED_GRACE;
+    let (mut called_grace, mut entering_grace) = (CALLED_GRACE, ENTERING_GRACE);
     // At most so many: the others find a watcher that is long away stale.
     for _ in 0..super::layout::CAPACITY {
         let Some(line) = line(m).filter(|l| l.head == blamed && Some(l.head) != own) else {
@@ -106,11 +112,12 @@ fn blame(m: &impl Machine, head: u32, own: Option<u32>, until: u64) {
             Some(place) => match place.state {
                 State::Gone => true,
                 // The holder died, or takes its time: the head should know that it is the head.
-                State::Parked => {
+                State::Parked | State::Outside => {
                     tell_head(m);
                     false
                 }
                 _ if !m.is_alive(place.member) => true,
+                State::Entering => age >= entering_grace,
                 State::Called => age >= called_grace,
                 // Whoever told it may have died before the wake.
                 State::Told => age >= TICK && m.wake(Word::Place(blamed), 1) == 0 && age >= GRACE,
@@ -127,8 +134,13 @@ fn blame(m: &impl Machine, head: u32, own: Option<u32>, until: u64) {
         };
         tell_head(m);
         // Is that one there? A thread that runs has answered by then.
-        called_grace = NEXT_GRACE;
-        if place(m, blamed).is_some_and(|p| p.state == State::Called) {
+        (called_grace, entering_grace) = (NEXT_GRACE, ABSENT + NEXT_GRACE);
+        let is_absent = |place: Place| match place.state {
+            State::Called => true,
+            State::Entering => self::age(m.now(), m.load(Word::Stamp(blamed))) >= ABSENT,
+            _ => false,
+        };
+        if place(m, blamed).is_some_and(is_absent) {
             m.park(Word::Magic, super::layout::MAGIC, m.now() + NEXT_GRACE);
         }
     }

@@ -8,6 +8,8 @@ use super::file::File;
 use super::rim;
 use crate::sqlite::abi::*;
 use crate::turn::layout::Word;
+use crate::turn::mapped;
+use crate::wait::habit;
 use crate::wait::manners::Manners;
 use crate::wait::note::{self, Reusable};
 use crate::wait::patience::Handler;
@@ -29,7 +31,8 @@ pub const WAL: u8 = 4;
 pub const FRESH: u8 = 16;
 /// The checkpointer's lock is held.
 pub const CHECKPOINTING: u8 = 32;
-/// A lock call was refused, and none that wanted the same has succeeded since.
+/// A lock call was refused, and none that wanted the same has succeeded since. Or something is expected of the
+/// connection (`habit`), and its first lock is to be looked at.
 pub const REFUSED: u8 = 8;
 
 /// The words of a line that does not exist.
@@ -46,12 +49,17 @@ static UNKNOWN: [AtomicU64; 64] = {
 /// still the one at its path.
 const VERIFY: u16 = 16;
 
+/// 65 µs, in bits of nanoseconds.
+const MOMENTS: u32 = 16;
+
 /// What the lock methods know about their file. SQLite uses a file in one thread at a time.
 pub struct Courtesy {
     /// The line's shared words, or those of [`NOBODY`].
     words: Cell<*const AtomicU64>,
     waiter: Cell<Option<&'static Reusable>>,
     flags: Cell<u8>,
+    /// When, in units that make it small: see [`MOMENTS`].
+    opened: u32,
     writes: Cell<u16>,
     manners: Manners,
     connection: Cell<Connection>,
@@ -62,9 +70,10 @@ impl Courtesy {
     /// `database` is `None` for a file that nobody else can open.
     pub fn new(manners: Manners, database: Option<&'static CStr>) -> Courtesy {
         Courtesy {
+            opened: (mapped::now() >> MOMENTS) as u32,
             words: Cell::new(UNKNOWN.as_ptr()),
             waiter: Cell::new(None),
-            flags: Cell::new(0),
+            flags: Cell::new(if habit::may_be_expected() { REFUSED } else { 0 }),
             writes: Cell::new(0),
             manners,
             connection: Cell::new(Connection::default()),
@@ -172,6 +181,13 @@ impl Courtesy {
         self.connection.set(connection);
     }
 
+    /// When it was opened, to a moment.
+    fn opened(&self) -> u64 {
+        let now = mapped::now();
+        let ago = ((now >> MOMENTS) as u32).wrapping_sub(self.opened);
+        now - (u64::from(ago) << MOMENTS)
+    }
+
     /// The waiter of this connection, made when it is first needed. `None` if it cannot be had, or if
     /// the file is nobody else's.
     fn waiter(&self, file: &File) -> Option<&'static Reusable> {
@@ -180,7 +196,13 @@ impl Courtesy {
         }
         let sqlite = &file.shim.sqlite;
         let connection = self.connection.get();
-        let waiter = Waiter::new(sqlite, self.manners, self.database?, connection)?;
+        let waiter = Waiter::new(
+            sqlite,
+            self.manners,
+            self.database?,
+            connection,
+            self.opened(),
+        )?;
         self.waiter.set(note::give_out(waiter));
         self.waiter.get()
     }
@@ -262,6 +284,15 @@ pub extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
     });
     // Callers end in a jump to this, as long as the compiler does not see that they know the answer.
     std::hint::black_box(code)
+}
+
+/// The first lock of a connection that may be about to write.
+#[cold]
+#[inline(never)]
+pub fn enter(file: &File) {
+    rim::guard(&file.shim.sqlite, "enter", (), || {
+        file.courtesy.with(file, Waiter::enter);
+    });
 }
 
 /// A transaction begins after one that had to wait. `is_held` says whether somebody writes.

@@ -20,7 +20,7 @@
 
 use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING, WROTE};
 use super::courtesy::{
-    answered, knock, may_try, pass_on, reader_left, released, spares_mark, unwritten,
+    answered, enter, knock, may_try, pass_on, reader_left, released, spares_mark, unwritten,
 };
 use super::file::{File, call, pass};
 use super::rim;
@@ -72,6 +72,7 @@ unsafe extern "C" fn lock_shared(file: *mut sqlite3_file, level: c_int) -> c_int
 extern "C" fn lock_shared_again(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
+    enter(ours);
     knock(ours, || is_reserved(file));
     answered(ours, Want::Shared, lock(file, SQLITE_LOCK_SHARED))
 }
@@ -176,7 +177,7 @@ extern "C" fn lock_alone(file: *mut sqlite3_file, level: c_int) -> c_int {
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
     if courtesy.is(WAL) && courtesy.line_stands() && !courtesy.is_unknown() {
-        // A WAL's close (sqlite3WalClose) wants to be the last one, and it is not: those who wait hold
+        // A WAL's close (sqlite3WalClose) wants to be the last one, and it is not: those who wait attached hold
         // SHARED. To ask would raise PENDING until the file is closed, and keep newcomers out.
         return SQLITE_BUSY;
     }

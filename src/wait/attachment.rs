@@ -128,6 +128,7 @@ impl Attachment {
 
     /// Lets go of it.
     pub fn detach(&mut self) -> Option<Mapped> {
+        self.kept = None;
         self.line.take()
     }
 

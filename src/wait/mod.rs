@@ -21,7 +21,8 @@
 //!   gone; in `xShmLock` the snapshot would be old by then.) It waits for a moment, 2 ms, where the application
 //!   may decide how it waits and the others would suffer from that: with PENDING in hand, for the last
 //!   readers to leave; and before a transaction takes its first lock, if it was refused, or one before it had to wait
-//!   (`Waiter::knock`).
+//!   (`Waiter::knock`). The exception is a connection's first lock, in a crowd, if it is expected to write (`habit`): it
+//!   waits there for its turn, attached to nothing, for up to 1 s.
 //! - What SQLite's own lock says is passed on. The one answer of ours is SQLITE_BUSY to somebody whose turn it is
 //!   not.
 //! - The application's timeout is kept; see `patience`.
@@ -30,6 +31,7 @@
 //! |---|---|
 //! | `waiter` | one connection's waiting |
 //! | `attachment` | a connection's hold on the sidecar |
+//! | `habit` | whether a connection is about to write |
 //! | `manners` | how one database is waited for |
 //! | `note` | from the lock call that failed to `xSleep` |
 //! | `inheritance` | what a closed connection leaves to the next of its process |
@@ -39,6 +41,7 @@
 
 mod attachment;
 pub mod backoff;
+pub mod habit;
 pub mod handler;
 mod inheritance;
 pub mod manners;

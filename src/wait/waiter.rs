@@ -3,9 +3,11 @@
 //! Invariant: nothing in here touches SQLite's files. It is used by the thread that is inside of the
 //! connection, and by `xSleep` on the thread that was refused last; the mutex is for the day when those are two.
 
+mod outside;
 mod sleep;
 
 use super::attachment::Attachment;
+use super::habit::{self, Habit};
 use super::inheritance::{CLAIMS, LEGACIES, Legacy};
 use super::manners::Manners;
 use super::patience::Handler;
@@ -18,6 +20,7 @@ use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Pace, Turn};
 use crate::turn::{knock, signal};
+use outside::Errand;
 use sleep::Deadline;
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,6 +81,21 @@ pub struct Waiter {
     turn: Turn,
     /// Whether another connection of this process was closed just before this one was opened.
     returns: bool,
+    /// What other connections left was looked for.
+    is_heir: bool,
+    habit: Habit,
+    errand: Errand,
+    /// When it was opened, or went in after it had waited outside, and for how long.
+    let_in: u64,
+    outside: u64,
+    /// Whether it then wanted to write at once; `None`: it has not yet.
+    is_prompt: Option<bool>,
+    /// What the application's timeout was when it last had to wait.
+    timeout: Option<u64>,
+    /// That is only what it was for others.
+    is_unconfirmed: bool,
+    /// Whether it has written to a WAL while a line stood.
+    in_crowd: bool,
     want: Option<Want>,
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
@@ -115,6 +133,7 @@ impl Waiter {
         manners: Manners,
         database: &'static CStr,
         connection: Connection,
+        opened: u64,
     ) -> Option<Waiter> {
         Some(Waiter {
             sqlite: *sqlite,
@@ -125,6 +144,15 @@ impl Waiter {
             ticket: None,
             turn: Turn::default(),
             returns: false,
+            is_heir: false,
+            habit: Habit::default(),
+            errand: Errand::default(),
+            let_in: opened,
+            outside: 0,
+            is_prompt: None,
+            timeout: None,
+            is_unconfirmed: false,
+            in_crowd: false,
             want: None,
             due: None,
             knocks: 0,
@@ -149,13 +177,26 @@ impl Waiter {
 
     /// Opens the sidecar, if that is possible and allowed here.
     pub fn attach(&mut self, create: bool) {
-        let legacy = LEGACIES.newest(self.sidecar.hash());
-        if let Some(legacy) = legacy.filter(|legacy| legacy.is_fresh(mapped::now())) {
+        self.inherit();
+        self.sidecar.attach(create);
+    }
+
+    fn inherit(&mut self) {
+        if std::mem::replace(&mut self.is_heir, true) {
+            return;
+        }
+        let Some(legacy) = LEGACIES.newest(self.sidecar.hash()) else {
+            return;
+        };
+        let now = mapped::now();
+        if legacy.is_fresh(now) {
             self.returns = true;
             self.turn = legacy.turn.unwrap_or_default();
+        }
+        if habit::is_recent(legacy.closed, now) {
+            self.habit = legacy.habit;
             self.sidecar.keep(legacy.sidecar);
         }
-        self.sidecar.attach(create);
     }
 
     /// The sidecar is not what it was: deleted, replaced, or full of garbage. Looks for it anew.
@@ -175,6 +216,7 @@ impl Waiter {
     /// The write turn is wanted: may SQLite's lock be asked for? Called only if a line stands, or if
     /// this connection has been refused something.
     pub fn may_try(&mut self) -> bool {
+        self.arrive();
         let Some(m) = self.sidecar.line() else {
             return true;
         };
@@ -186,9 +228,11 @@ impl Waiter {
             return true;
         }
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
-            Some((_, Some(0))) => return true,
+            Some((_, Some(0))) => return quantum::busy_until(m, m.now()) == 0,
             // It knocked, or asks earlier than its place.
-            Some((_, Some(_))) => return self.due.is_some_and(|due| line.has_come_to(due)),
+            Some((_, Some(_))) => {
+                return self.due.is_some_and(|due| line.has_come_to(due)) || self.is_upgrade();
+            }
             Some((number, None)) => {
                 // It was not there when its turn came.
                 self.ticket = None;
@@ -196,7 +240,9 @@ impl Waiter {
             }
             None => {}
         }
-        if line.len() == 0 || self.turn.may_barge(m, self.due.is_some()) {
+        // Whoever still waits came later.
+        let is_due = self.due.is_some_and(|due| line.has_come_to(due));
+        if line.len() == 0 || is_due || self.turn.may_barge(m, self.due.is_some()) {
             return true;
         }
         // One who was refused and did not come to wait has no place in the line: it has a handler of its own, or
@@ -209,7 +255,6 @@ impl Waiter {
         }
         let claim = || CLAIMS.oldest(self.sidecar.hash());
         let due = *self.due.get_or_insert_with(|| claim().unwrap_or(line.tail));
-        // Whoever still waits came later.
         line.has_come_to(due)
     }
 
@@ -231,6 +276,7 @@ impl Waiter {
             _ => false,
         };
         if is_upgrade {
+            self.leave_line();
             self.explain_upgrade();
         }
         if self.want != Some(want) {
@@ -304,6 +350,7 @@ impl Waiter {
     /// A transaction ends. If it came to its end without a try for which the line has sent us, the next
     /// head is told instead.
     pub fn pass_on(&mut self) {
+        self.strays();
         if std::mem::take(&mut self.told) {
             self.leave_line();
             if let Some(m) = self.sidecar.line() {
@@ -339,10 +386,11 @@ impl Waiter {
     /// A lock call succeeded. Says whether there is something that we still wait for.
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
-            self.told = false;
+            (self.told, self.outside) = (false, 0);
             let (due, ticket) = (self.due.take(), self.ticket.take());
             self.served = ticket.map(|ticket| ticket.number);
             let waited = ticket.is_some() || due.is_some();
+            let expected = self.has_done_its_errand();
             if let Some(m) = self.sidecar.line() {
                 if let Some(ticket) = ticket {
                     line::served(m, ticket);
@@ -353,7 +401,7 @@ impl Waiter {
             }
             self.reads = std::mem::take(&mut self.begun).saturating_sub(1);
             self.knocks = match self.is_stranger() {
-                true if waited => KNOCKS,
+                true if waited && !expected => KNOCKS,
                 true => self.knocks,
                 false => 0,
             };
@@ -375,8 +423,12 @@ impl Waiter {
 
     /// The locks of a transaction were released while a line stands, or somebody waits at the gate.
     pub fn released(&mut self, is_wal: bool) {
+        self.in_crowd |= is_wal;
         self.pass_on();
         let Some(m) = self.sidecar.line() else { return };
+        if self.want == Some(Want::Snapshot) && self.due.is_some() && !self.is_upgrade() {
+            return self.turn.keep(m);
+        }
         signal::ring(m, Word::Drain);
         if self.ticket.is_some() || matches!(self.want, Some(Want::Turn | Want::Shared)) {
             // It was refused the lock and waits itself: as the head it would tell itself, without end.
@@ -415,6 +467,7 @@ impl Waiter {
         if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
             CLAIMS.leave(self.sidecar.hash(), due);
         }
+        let habit = self.habit_left();
         let Some(m) = self.sidecar.detach() else {
             return;
         };
@@ -427,11 +480,12 @@ impl Waiter {
         signal::ring(&m, Word::Gate);
         signal::ring(&m, Word::Drain);
         let closed = mapped::now();
-        let sidecar = self.returns.then_some(m);
+        let sidecar = (self.returns || habit.patience().is_some()).then_some(m);
         let legacy = Legacy {
             closed,
             turn,
             sidecar,
+            habit,
         };
         LEGACIES.leave(self.sidecar.hash(), legacy);
     }

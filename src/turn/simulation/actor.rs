@@ -2,11 +2,11 @@
 
 use super::plan::Habit;
 use super::world::{Cpu, MS, NEVER};
-use crate::turn::knock;
 use crate::turn::layout::{CAPACITY, Line, MAGIC, Word};
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::quantum::{self, Pace, Turn};
+use crate::turn::{admission, knock};
 
 /// A call may end so much later than it was asked to: the steps that it still does.
 const MARGIN: u64 = 5 * MS;
@@ -19,6 +19,8 @@ pub struct Life {
     ticket: Option<Ticket>,
     turn: Turn,
     due: Option<u32>,
+    /// The database was just opened.
+    is_new: bool,
     refused: bool,
     /// See `Waiter::told`.
     told: bool,
@@ -39,6 +41,7 @@ impl Life {
             ticket: None,
             turn: Turn::default(),
             due: None,
+            is_new: true,
             refused: false,
             told: false,
             troubled: 0,
@@ -83,7 +86,7 @@ impl Life {
         self.pass_on();
         self.leave_line();
         self.set_ticket(None);
-        (self.due, self.refused) = (None, false);
+        (self.due, self.refused, self.is_new) = (None, false, true);
         self.turn = std::mem::take(&mut self.turn)
             .leave(&self.m)
             .unwrap_or_default();
@@ -115,16 +118,27 @@ impl Life {
     fn begin(&mut self) -> bool {
         let m = self.m;
         let until = self.habit.timeout.map_or(NEVER, |t| m.now() + t);
+        if self.is_new {
+            self.is_new = false;
+            if !self.enter(until) {
+                return false;
+            }
+        }
         if self.habit.own_handler && self.one_in(2) {
             self.knock();
         }
         loop {
             let mut barges = false;
+            self.arrive();
             let stands = m.load(Word::Line) as u32 != 0;
             let may = (!self.refused && !stands) || self.may_try(&mut barges);
             if may && m.try_lock() {
+                let served = self.ticket.map(|ticket| ticket.number);
                 self.got(barges);
-                return true;
+                if !self.is_stale(served) {
+                    return true;
+                }
+                continue;
             }
             self.refused = true;
             self.told = false;
@@ -149,6 +163,45 @@ impl Life {
         }
     }
 
+    /// As `Waiter::enter`. False: it does not write after all.
+    fn enter(&mut self, until: u64) -> bool {
+        let m = self.m;
+        let Some(crowd) = self.habit.crowd.filter(|_| self.has_line()) else {
+            return true;
+        };
+        if !self.turn.is_over(&m) {
+            return true;
+        }
+        let Some(mut ticket) = admission::come(&m, m.me as u32 + 1, crowd) else {
+            return true;
+        };
+        self.set_ticket(Some(ticket));
+        let until = until.min(m.now() + 1_000 * MS);
+        while admission::wait(&m, &mut ticket, until) == Outcome::Signalled {}
+        self.ticket = Some(ticket);
+        m.actor().entering.set(true);
+        admission::set_out(&m, ticket);
+        m.sleep(self.random(MS / 5));
+        let strays = self.one_in(self.habit.strays);
+        if strays {
+            self.leave_line();
+            self.set_ticket(None);
+        }
+        m.actor().entering.set(!strays);
+        !strays
+    }
+
+    /// As `Waiter::arrive`.
+    fn arrive(&mut self) {
+        let m = self.m;
+        if let Some(ticket) = &mut self.ticket
+            && line::line(&m).is_some_and(|line| line.position(ticket.number) == Some(0))
+        {
+            admission::arrive(&m, ticket);
+        }
+        m.actor().entering.set(false);
+    }
+
     /// As `Waiter::may_try`.
     fn may_try(&mut self, barges: &mut bool) -> bool {
         let m = self.m;
@@ -171,7 +224,8 @@ impl Life {
             }
             None => {}
         }
-        if line.len() == 0 {
+        let is_due = self.due.is_some_and(|due| line.has_come_to(due));
+        if line.len() == 0 || is_due {
             return true;
         }
         if self.turn.may_barge(&m, self.due.is_some()) {
@@ -186,6 +240,20 @@ impl Life {
                 false
             }
         }
+    }
+
+    /// As `Waiter::refused` and `Waiter::released`, when somebody has written since the snapshot was taken.
+    fn is_stale(&mut self, served: Option<u32>) -> bool {
+        let m = self.m;
+        let is_stale = served.is_some() && self.one_in(self.habit.stale);
+        if is_stale {
+            m.unlock();
+            (self.due, self.refused) = (served, true);
+            if m.load(Word::Line) as u32 != 0 && self.has_line() {
+                self.turn.keep(&m);
+            }
+        }
+        is_stale
     }
 
     /// As `Waiter::knock`.
@@ -236,7 +304,7 @@ impl Life {
     /// As `Waiter::got`. Our order: nobody who was there before us still waits.
     fn got(&mut self, barges: bool) {
         let m = self.m;
-        self.due = None;
+        let was_due = self.due.take().is_some();
         self.refused = false;
         self.told = false;
         if barges {
@@ -247,7 +315,13 @@ impl Life {
                 m.world.fail(fact);
             }
         }
-        let Some(ticket) = self.ticket else { return };
+        let Some(ticket) = self.ticket else {
+            if was_due {
+                self.turn.begin(&m, self.quantum);
+                self.barges = 0;
+            }
+            return;
+        };
         // A guest is not served as the head.
         let is_guest = Line::from(m.world.get(Word::Line)).head != ticket.number;
         if !self.garbage && !m.actor().lapsed.get() && !is_guest {

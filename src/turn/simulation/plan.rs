@@ -34,6 +34,12 @@ pub struct Habit {
     pub checkpoints: u64,
     /// It opens the database for each transaction.
     pub reopens: bool,
+    /// It is expected to write when it opens the database, and waits outside of a line of so many.
+    pub crowd: Option<u32>,
+    /// Of so many times it does something else then; 0: never.
+    pub strays: u64,
+    /// Of so many turns one leads to nothing, and is asked for again; 0: none.
+    pub stale: u64,
     /// It sometimes reads before it tries to write again.
     pub only_looks: bool,
     pub transactions: u32,
@@ -95,6 +101,7 @@ impl Plan {
         let timeout = pick(&[0, 0, MS, 30 * MS]);
         let gives_up = pick(&[0, 0, 3]);
         let guests = random.one_in(3);
+        let outside = random.one_in(2);
         for habit in &mut plan.habits[..plan.actors] {
             habit.transactions = 1 + random.below(4) as u32;
             habit.hold = hold;
@@ -104,6 +111,11 @@ impl Plan {
             habit.own_handler = guests && random.one_in(3);
             habit.only_looks = random.one_in(2);
             habit.reopens = random.one_in(2);
+            let crowd = 1 + random.below(3) as u32;
+            let expected = outside && habit.reopens && !habit.own_handler && random.one_in(2);
+            habit.crowd = expected.then_some(crowd);
+            habit.strays = pick(&[0, 0, 4]);
+            habit.stale = pick(&[0, 0, 3]);
             habit.checkpoints = pick(&[0, 0, 3]);
         }
         plan.calm = random.one_in(3);

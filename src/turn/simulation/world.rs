@@ -55,6 +55,8 @@ pub struct Actor {
     pub lapsed: Cell<bool>,
     /// It gave its place up once: who saw that may pass it even if it is back.
     pub returned: Cell<bool>,
+    /// It is on its way to the lock.
+    pub entering: Cell<bool>,
     ran_at: Cell<u64>,
     priority: Cell<u64>,
 }
@@ -96,6 +98,7 @@ impl World {
             ticket: Cell::new(None),
             lapsed: Cell::new(false),
             returned: Cell::new(false),
+            entering: Cell::new(false),
             ran_at: Cell::new(0),
             priority: Cell::new(0),
         };
@@ -142,6 +145,7 @@ impl World {
             actor.ticket.set(None);
             actor.lapsed.set(false);
             actor.returned.set(false);
+            actor.entering.set(false);
             actor.priority.set(self.random.next());
         }
         self.owner.set(None);
@@ -267,7 +271,9 @@ impl World {
         // Who thinks between two transactions is not busy with the line; who wakes up is.
         let paused = self.get(Word::TurnUntil).max(self.get(Word::Pause));
         let from = self.now.get().max(paused);
-        let wakes_up = |a: &Actor| busy(a) && a.wake_at.get() <= self.now.get() + plan.latency;
+        let wakes_up = |a: &Actor| {
+            busy(a) && (a.entering.get() || a.wake_at.get() <= self.now.get() + plan.latency)
+        };
         if first.is_some() && next > from + MS / 10 && !self.actors.iter().any(wakes_up) {
             let idle = next - from;
             self.fail(format!(

@@ -29,7 +29,7 @@ const LOOK: u64 = 80_000_000;
 const LOOK_ALONE: u64 = 1_000_000_000;
 
 /// How often to look in a wait of `longest`.
-fn look_every(longest: u64) -> u64 {
+pub(super) fn look_every(longest: u64) -> u64 {
     // proc_task_getattr: a directory for each thread, and two more links.
     let task = || nix::sys::stat::stat(c"/proc/self/task");
     match longest > LOOK && task().is_ok_and(|task| task.st_nlink == 3) {
@@ -105,7 +105,10 @@ impl Waiter {
         let learnt = unsafe { patience::learn(handler) };
         match learnt {
             Some(learnt) => {
-                let at = known.map_or(now + learnt.left, |known| known.at);
+                let at = match known {
+                    Some(known) => known.at,
+                    None => self.begin_wait(learnt.left, now),
+                };
                 let steps = learnt.steps;
                 self.deadline = Some(Deadline {
                     at,
@@ -128,7 +131,7 @@ impl Waiter {
         let now = mapped::now();
         let at = match self.deadline.filter(|_| !is_first) {
             Some(deadline) => deadline.at,
-            None => now + timeout,
+            None => self.begin_wait(timeout, now),
         };
         if now >= at {
             self.deadline = None;
@@ -146,8 +149,18 @@ impl Waiter {
         Some(true)
     }
 
+    /// A statement begins to wait for up to `timeout`: says until when. It may have begun outside.
+    fn begin_wait(&mut self, timeout: u64, now: u64) -> u64 {
+        (self.timeout, self.is_unconfirmed) = (Some(timeout), false);
+        let outside = std::mem::take(&mut self.outside);
+        match now < self.let_in + AT_ONCE {
+            true => now + timeout.saturating_sub(outside),
+            false => now + timeout,
+        }
+    }
+
     /// Whether somebody has called `sqlite3_interrupt`; `None` if this SQLite cannot tell.
-    fn is_interrupted(&self) -> Option<bool> {
+    pub(super) fn is_interrupted(&self) -> Option<bool> {
         let db = self.connection.db?;
         // SAFETY: as for `is_upgrade`: a busy handler is called from inside of the connection.
         unsafe { self.sqlite.is_interrupted(*db.as_ptr()) }

@@ -40,6 +40,15 @@ pub fn serve() {
                 .and_then(|()| insert(open.unwrap(), who, n)),
             "commit" => open.unwrap().execute_batch("COMMIT"),
             "write" => write(open.unwrap(), who, n),
+            // On a connection of its own.
+            "once" => write(&connect(&path, timeout), who, n),
+            "twice" => {
+                let db = connect(&path, timeout);
+                write(&db, who, n).or_else(|_| write(&db, who, n))
+            }
+            "look" => connect(&path, timeout)
+                .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
+                .map(|_: u32| ()),
             "run" => open.unwrap().execute_batch(rest),
             "burst" => burst(open.unwrap(), who, rest.parse().unwrap()),
             "thread" => {
@@ -68,7 +77,7 @@ pub fn serve() {
             _ => panic!("{command}"),
         };
         match result {
-            Ok(()) if verb == "commit" || verb == "write" => {
+            Ok(()) if ["commit", "write", "once"].contains(&verb) => {
                 n += 1;
                 say("done");
             }

@@ -1,0 +1,99 @@
+//! Whether a connection is about to write, judged by those that its process had before.
+//!
+//! SQLite attaches to a WAL when it reads the schema, and says only later what for. But a process that opens the
+//! database anew for each write does nothing else with it. Its next connection is *expected* to write, and may wait
+//! outside (`turn::admission`).
+//!
+//! Invariant: a habit is quickly lost. One that reads, or that does something else before it writes, is let in at once
+//! the next time; and each time that a process has *strayed*, it takes eight times as many writes until anything
+//! is expected of it again.
+
+use crate::turn::mapped;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Nobody waits outside for longer than this.
+const LONGEST: u64 = 1_000_000_000;
+
+/// So many connections in a row that wrote make a habit.
+const WRITES: u32 = 2;
+
+/// After so many in a row that never had to wait attached one is let in at once: its timeout may be another one.
+const UNCONFIRMED: u8 = 8;
+
+/// A habit is forgotten after so long.
+const RECENT: u64 = 1_000_000_000;
+
+/// Who is about to write asks for the lock so soon after it was let in: SQLite reads the schema in a tenth of that.
+const PROMPT: u64 = 2_000_000;
+
+/// What the last connections of a process to a database did.
+#[derive(Clone, Copy, Default)]
+pub struct Habit {
+    writes: u32,
+    /// How long they would have waited for the lock.
+    pub timeout: u64,
+    /// How many of the last ones never had to wait attached, which is when that is learnt.
+    unconfirmed: u8,
+}
+
+/// When a connection was closed last that left a habit; 0: never.
+static LEFT: AtomicU64 = AtomicU64::new(0);
+
+/// The process that left it: a child inherits all of this by `fork`.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// How often a connection did not do what was expected of it.
+static STRAYED: AtomicU32 = AtomicU32::new(0);
+
+impl Habit {
+    /// After one more connection, which wrote in a crowd and would have waited for `timeout`.
+    pub fn again(self, timeout: u64, is_unconfirmed: bool) -> Habit {
+        OWNER.store(std::process::id(), Relaxed);
+        let habit = Habit {
+            writes: self.writes.saturating_add(1),
+            timeout,
+            unconfirmed: match is_unconfirmed {
+                true => self.unconfirmed.saturating_add(1),
+                false => 0,
+            },
+        };
+        if habit.patience().is_some() {
+            LEFT.store(mapped::now(), Relaxed);
+        }
+        habit
+    }
+
+    /// How long a connection that is about to write may wait outside; `None` if it may not be about to write.
+    pub fn patience(self) -> Option<u64> {
+        let enough = WRITES << (3 * STRAYED.load(Relaxed)).min(30);
+        let is_sure = self.writes >= enough && self.unconfirmed < UNCONFIRMED;
+        (is_sure && is_ours()).then_some(self.timeout.min(LONGEST))
+    }
+}
+
+/// A connection was expected to write, and did not.
+pub fn stray() {
+    STRAYED.fetch_add(1, Relaxed);
+    LEFT.store(0, Relaxed);
+}
+
+/// Whether no parent left it.
+fn is_ours() -> bool {
+    OWNER.load(Relaxed) == std::process::id()
+}
+
+/// Whether something may be expected of a connection of this process, to any database.
+pub fn may_be_expected() -> bool {
+    let left = LEFT.load(Relaxed);
+    left != 0 && is_recent(left, mapped::now()) && is_ours()
+}
+
+/// Whether what was left when a connection was closed is still worth something.
+pub fn is_recent(closed: u64, now: u64) -> bool {
+    now.saturating_sub(closed) < RECENT
+}
+
+/// Whether one that was let in then and wants to write now came for that.
+pub fn is_prompt(since: u64, now: u64) -> bool {
+    now.saturating_sub(since) < PROMPT
+}
