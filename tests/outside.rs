@@ -1,4 +1,4 @@
-//! In a crowd, a process that opens the database for each write waits before it is attached. Here three
+//! In a crowd, a process that opens the database for each write waits before it is attached. Here two
 //! are a crowd.
 #![cfg(all(feature = "linked", feature = "inject"))]
 

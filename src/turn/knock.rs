@@ -3,20 +3,21 @@
 //!
 //! It may try once all who were there before it have been served. But when it comes, somebody mostly has the lock,
 //! and then it is away again for as long as it likes to sleep: a connection that tries once in a millisecond
-//! would get a twentieth of its share. So a guest that is due waits at the door for a moment, and one of the next turns is its.
+//! would get a twentieth of its share. So a guest that is due waits at the door for a moment, and one of the next
+//! turns is its.
 //!
 //! A few can knock at the same time. Their tickets make the line stand, but are not the head.
 //!
 //! Invariant: the next turn has one owner. A turn that lasts (`quantum`) is announced to whom the next one belongs, and
-//! told again at its end: to the same (only a turn that begins changes whose it is), who therefore stands at the door until it tries. One who does not answer
-//! (stopped, killed) is told no third time.
+//! told again at its end: to the same (only a turn that begins changes whose it is), who therefore stands at the door
+//! until it tries. One who does not answer (stopped, killed) is told no third time.
 
 use super::layout::{DOORS, Place, State, Word};
 use super::line::{self, Outcome, Ticket};
 use super::machine::Machine;
 
-/// Of so many turns one is a guest's, if others wait. A guest that comes again and again until it is let in costs the others
-/// more than its turn: of 32 writers, half of them guests that try each millisecond, the others got .89 of what they
+/// Of so many turns one is a guest's, if others wait. A guest that comes again and again until it is let in costs the
+/// others more than its turn: of 32 writers, half of them guests that try each millisecond, the others got .89 of what they
 /// get alone with any turn, .9 with every second, 1.0 to 1.1 with every third. (Guests: .93, .88, .78 of a fair share.)
 const GUESTS: u64 = 3;
 

@@ -16,6 +16,7 @@
 mod actor;
 mod fault;
 mod fuzz;
+mod mend;
 mod plan;
 mod world;
 

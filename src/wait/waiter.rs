@@ -7,7 +7,7 @@ mod outside;
 mod sleep;
 
 use super::attachment::Attachment;
-use super::habit::{self, Habit};
+use super::habit;
 use super::inheritance::{CLAIMS, LEGACIES, Legacy};
 use super::manners::Manners;
 use super::patience::Handler;
@@ -83,19 +83,7 @@ pub struct Waiter {
     returns: bool,
     /// What other connections left was looked for.
     is_heir: bool,
-    habit: Habit,
     errand: Errand,
-    /// When it was opened, or went in after it had waited outside, and for how long.
-    let_in: u64,
-    outside: u64,
-    /// Whether it then wanted to write at once; `None`: it has not yet.
-    is_prompt: Option<bool>,
-    /// What the application's timeout was when it last had to wait.
-    timeout: Option<u64>,
-    /// That is only what it was for others.
-    is_unconfirmed: bool,
-    /// Whether it has written to a WAL while a line stood.
-    in_crowd: bool,
     want: Option<Want>,
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
@@ -145,14 +133,7 @@ impl Waiter {
             turn: Turn::default(),
             returns: false,
             is_heir: false,
-            habit: Habit::default(),
-            errand: Errand::default(),
-            let_in: opened,
-            outside: 0,
-            is_prompt: None,
-            timeout: None,
-            is_unconfirmed: false,
-            in_crowd: false,
+            errand: Errand::new(opened),
             want: None,
             due: None,
             knocks: 0,
@@ -194,7 +175,7 @@ impl Waiter {
             self.turn = legacy.turn.unwrap_or_default();
         }
         if habit::is_recent(legacy.closed, now) {
-            self.habit = legacy.habit;
+            self.errand.inherit(legacy.habit);
             self.sidecar.keep(legacy.sidecar);
         }
     }
@@ -386,11 +367,11 @@ impl Waiter {
     /// A lock call succeeded. Says whether there is something that we still wait for.
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
-            (self.told, self.outside) = (false, 0);
+            self.told = false;
             let (due, ticket) = (self.due.take(), self.ticket.take());
             self.served = ticket.map(|ticket| ticket.number);
             let waited = ticket.is_some() || due.is_some();
-            let expected = self.has_done_its_errand();
+            let expected = self.errand.is_done();
             if let Some(m) = self.sidecar.line() {
                 if let Some(ticket) = ticket {
                     line::served(m, ticket);
@@ -423,7 +404,7 @@ impl Waiter {
 
     /// The locks of a transaction were released while a line stands, or somebody waits at the gate.
     pub fn released(&mut self, is_wal: bool) {
-        self.in_crowd |= is_wal;
+        self.errand.ends(is_wal);
         self.pass_on();
         let Some(m) = self.sidecar.line() else { return };
         if self.want == Some(Want::Snapshot) && self.due.is_some() && !self.is_upgrade() {
@@ -467,7 +448,7 @@ impl Waiter {
         if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
             CLAIMS.leave(self.sidecar.hash(), due);
         }
-        let habit = self.habit_left();
+        let habit = self.errand.habit_left();
         let Some(m) = self.sidecar.detach() else {
             return;
         };

@@ -1,26 +1,110 @@
 //! Waiting before the database is attached; see `turn::admission`.
+//!
+//! Invariant: what is expected of a connection decides when its first lock is asked for, never whether. Its timeout is
+//! that of one statement, whether that waits outside, attached, or both.
 
 use super::Waiter;
+use super::sleep::{AT_ONCE, look_every};
 use crate::turn::admission;
 use crate::turn::line::{self, Outcome};
 use crate::turn::machine::Machine;
 use crate::turn::mapped;
 use crate::wait::habit::{self, Habit};
 
-/// What is expected of a connection.
-#[derive(Clone, Copy, Default, PartialEq)]
-pub enum Errand {
-    /// Nothing is known: it has not locked anything yet, or it is free to do what it likes.
-    #[default]
-    Unknown,
+/// How far a connection is in what it was let in for.
+#[derive(Clone, Copy, PartialEq)]
+enum Step {
+    /// Nothing was expected.
+    Free,
     /// It was let in to write, and has read so often since.
     Entered(u8),
     /// It has asked for the write lock.
     Writes,
+    /// It has had it. From here on it is free.
+    Done,
 }
 
 /// The schema; and `walTryBeginRead` gives a read lock back and begins anew if somebody commits meanwhile.
 const READS: u8 = 4;
+
+/// What is expected of a connection, and what it does.
+pub struct Errand {
+    habit: Habit,
+    step: Step,
+    /// When it was opened, or went in after it had waited outside, and for how long.
+    let_in: u64,
+    outside: u64,
+    /// Whether it then wanted to write at once; `None`: it has not yet.
+    is_prompt: Option<bool>,
+    /// What its timeout was when it last had to wait attached.
+    timeout: Option<u64>,
+    /// Whether it has written to a WAL while a line stood.
+    in_crowd: bool,
+}
+
+impl Errand {
+    pub fn new(opened: u64) -> Errand {
+        Errand {
+            habit: Habit::default(),
+            step: Step::Free,
+            let_in: opened,
+            outside: 0,
+            is_prompt: None,
+            timeout: None,
+            in_crowd: false,
+        }
+    }
+
+    /// What others of this process were used to do.
+    pub fn inherit(&mut self, habit: Habit) {
+        self.habit = habit;
+    }
+
+    /// A transaction ends while a line stands.
+    pub fn ends(&mut self, is_wal: bool) {
+        self.in_crowd |= is_wal;
+    }
+
+    /// A statement begins to wait for up to `timeout`: says until when. It may have begun outside.
+    pub fn begin_wait(&mut self, timeout: u64, now: u64) -> u64 {
+        self.timeout = Some(timeout);
+        let outside = std::mem::take(&mut self.outside);
+        match now < self.let_in + AT_ONCE {
+            true => now + timeout.saturating_sub(outside),
+            false => now + timeout,
+        }
+    }
+
+    /// It has the write lock. Says whether it was let in for that.
+    pub fn is_done(&mut self) -> bool {
+        self.outside = 0;
+        let expected = matches!(self.step, Step::Entered(_) | Step::Writes);
+        if expected {
+            self.step = Step::Done;
+        }
+        expected
+    }
+
+    /// What to expect of the next connection, when this one is closed.
+    pub fn habit_left(&self) -> Habit {
+        let has_strayed = match self.step {
+            Step::Entered(_) => true,
+            // One whose own time is over has done what it could.
+            Step::Writes => self.timeout.is_none(),
+            Step::Free | Step::Done => false,
+        };
+        if has_strayed {
+            habit::stray();
+        }
+        let others = (self.step == Step::Done).then_some(self.habit.timeout);
+        match self.timeout.or(others) {
+            Some(timeout) if self.in_crowd && self.is_prompt == Some(true) => {
+                self.habit.again(timeout, self.timeout.is_none())
+            }
+            _ => Habit::default(),
+        }
+    }
+}
 
 impl Waiter {
     /// The connection's first lock is wanted. In a crowd, one that is expected to write waits for its turn here.
@@ -29,7 +113,7 @@ impl Waiter {
             return;
         }
         self.inherit();
-        let Some(patience) = self.habit.patience() else {
+        let Some(patience) = self.errand.habit.patience() else {
             return;
         };
         self.sidecar.attach(false);
@@ -44,7 +128,7 @@ impl Waiter {
         };
         let until = started + patience;
         while self.is_interrupted() != Some(true) {
-            let look = until.min(m.now() + super::sleep::look_every(patience));
+            let look = until.min(m.now() + look_every(patience));
             match admission::wait(m, &mut ticket, look) {
                 Outcome::Signalled => {}
                 Outcome::TimeOver if look < until => {}
@@ -52,20 +136,21 @@ impl Waiter {
             }
         }
         admission::set_out(m, ticket);
-        self.let_in = m.now();
-        self.outside = self.let_in - started;
+        self.errand.let_in = m.now();
+        self.errand.outside = self.errand.let_in - started;
+        self.errand.step = Step::Entered(0);
         self.ticket = Some(ticket);
-        self.errand = Errand::Entered(0);
     }
 
     /// The write lock is wanted.
     pub(super) fn arrive(&mut self) {
-        if matches!(self.errand, Errand::Entered(_)) {
-            self.errand = Errand::Writes;
+        let errand = &mut self.errand;
+        if matches!(errand.step, Step::Entered(_)) {
+            errand.step = Step::Writes;
         }
-        if self.is_prompt.is_none() {
-            self.is_prompt = Some(habit::is_prompt(self.let_in, mapped::now()));
-        }
+        errand
+            .is_prompt
+            .get_or_insert_with(|| habit::is_prompt(errand.let_in, mapped::now()));
         if let (Some(m), Some(ticket)) = (self.sidecar.line(), &mut self.ticket)
             && line::line(m).is_some_and(|line| line.position(ticket.number) == Some(0))
         {
@@ -73,38 +158,15 @@ impl Waiter {
         }
     }
 
-    /// It has the write lock. Says whether it was expected to want it.
-    pub(super) fn has_done_its_errand(&mut self) -> bool {
-        let expected = std::mem::take(&mut self.errand) != Errand::Unknown;
-        if expected && self.timeout.is_none() {
-            (self.timeout, self.is_unconfirmed) = (Some(self.habit.timeout), true);
-        }
-        expected
-    }
-
-    /// What to expect of the next connection, when this one is closed.
-    pub(super) fn habit_left(&self) -> Habit {
-        match self.timeout {
-            Some(timeout) if self.in_crowd && self.is_prompt == Some(true) => {
-                return self.habit.again(timeout, self.is_unconfirmed);
-            }
-            _ if matches!(self.errand, Errand::Entered(_)) => habit::stray(),
-            // One whose own time is over has done what it could.
-            None if self.errand == Errand::Writes => habit::stray(),
-            _ => {}
-        }
-        Habit::default()
-    }
-
     /// It has read, and has not asked for the write lock.
     pub(super) fn strays(&mut self) {
-        match self.errand {
-            Errand::Entered(reads) if reads < READS => self.errand = Errand::Entered(reads + 1),
-            Errand::Entered(_) => {
+        match self.errand.step {
+            Step::Entered(reads) if reads < READS => self.errand.step = Step::Entered(reads + 1),
+            Step::Entered(_) => {
                 habit::stray();
-                self.errand = Errand::Unknown;
+                (self.errand.step, self.errand.outside) = (Step::Free, 0);
                 self.leave_line();
-                (self.ticket, self.outside) = (None, 0);
+                self.ticket = None;
             }
             _ => {}
         }

@@ -38,7 +38,7 @@ pub(super) fn look_every(longest: u64) -> u64 {
     }
 }
 
-const AT_ONCE: u64 = 100_000_000;
+pub(super) const AT_ONCE: u64 = 100_000_000;
 
 /// A stranger that was woken too early so often, in steps of its own, sleeps first.
 const MOST_DEBT: u64 = 4;
@@ -107,7 +107,7 @@ impl Waiter {
             Some(learnt) => {
                 let at = match known {
                     Some(known) => known.at,
-                    None => self.begin_wait(learnt.left, now),
+                    None => self.errand.begin_wait(learnt.left, now),
                 };
                 let steps = learnt.steps;
                 self.deadline = Some(Deadline {
@@ -131,7 +131,7 @@ impl Waiter {
         let now = mapped::now();
         let at = match self.deadline.filter(|_| !is_first) {
             Some(deadline) => deadline.at,
-            None => self.begin_wait(timeout, now),
+            None => self.errand.begin_wait(timeout, now),
         };
         if now >= at {
             self.deadline = None;
@@ -147,16 +147,6 @@ impl Waiter {
         });
         self.wait(want, at);
         Some(true)
-    }
-
-    /// A statement begins to wait for up to `timeout`: says until when. It may have begun outside.
-    fn begin_wait(&mut self, timeout: u64, now: u64) -> u64 {
-        (self.timeout, self.is_unconfirmed) = (Some(timeout), false);
-        let outside = std::mem::take(&mut self.outside);
-        match now < self.let_in + AT_ONCE {
-            true => now + timeout.saturating_sub(outside),
-            false => now + timeout,
-        }
     }
 
     /// Whether somebody has called `sqlite3_interrupt`; `None` if this SQLite cannot tell.
