@@ -3,7 +3,7 @@
 //!
 //! A point that panics is armed for the whole process, by [`arm`] or by the environment variable
 //! `TURNSTILE_INJECT_PANIC` at registration, and stays armed until it is disarmed. A point that kills
-//! is named by `TURNSTILE_INJECT_KILL`.
+//! is named by `TURNSTILE_INJECT_KILL`; `stop a, stop b` names points that stop the process, once each, in this order.
 
 #[cfg(feature = "inject")]
 use parking_lot::RwLock;
@@ -19,7 +19,8 @@ pub fn arm(name: Option<&str>) {
     *ARMED.write() = name.map(str::to_owned);
 }
 
-/// Makes the point `name` of the queue kill the process with SIGKILL; `None` disarms.
+/// Makes the point `name` of the queue kill the process with SIGKILL, or `stop name` stop it there with SIGSTOP; `None`
+/// disarms.
 #[cfg(feature = "inject")]
 pub fn arm_kill(name: Option<&str>) {
     *DEADLY.write() = name.map(str::to_owned);
@@ -45,13 +46,24 @@ pub(crate) fn point(_name: &str) {
     }
 }
 
-/// Dies if this point is armed.
+/// Dies or stops if this point is armed.
 #[inline(always)]
 pub(crate) fn kill_point(_name: &str) {
     #[cfg(feature = "inject")]
-    if DEADLY.read().as_deref() == Some(_name) {
+    {
+        let Some(armed) = DEADLY.read().clone() else {
+            return;
+        };
+        let (next, then) = armed.split_once(", ").unwrap_or((&armed, ""));
+        let signal = match next.strip_prefix("stop ") {
+            Some(point) if point == _name => libc::SIGSTOP,
+            None if next == _name => libc::SIGKILL,
+            _ => return,
+        };
+        arm_kill(Some(then));
+        // To this very thread: another one would let us go on for a few instructions.
         // SAFETY: no memory is involved.
-        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        unsafe { libc::raise(signal) };
     }
 }
 

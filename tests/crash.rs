@@ -382,6 +382,38 @@ fn one_in_the_middle_is_stopped() {
     stop_one(3);
 }
 
+/// The head looks whether the lock is free just when the holder commits: `walTryBeginRead` begins anew, and may take its
+/// time for that.
+#[test]
+fn one_that_meets_a_commit_keeps_its_place() {
+    let house = House::new("wal");
+    let mut all = house.writers(4);
+    let mut head = house.writer_with(20_000, |c| {
+        c.env("TURNSTILE_WRITER_KILL", "stop reading, stop anew");
+    });
+    all[0].ask("hold IMMEDIATE", "fine");
+    head.send("write");
+    let stat = format!("/proc/{}/stat", head.pid());
+    let is_stopped = || std::fs::read_to_string(&stat).unwrap().contains(") T ");
+    assert!(within(5_000, is_stopped), "does not read");
+    for waiter in &mut all[1..] {
+        house.queue(waiter);
+    }
+    all[0].ask("commit", "done");
+    head.signal(libc::SIGCONT);
+    sleep_ms(20);
+    assert!(within(5_000, is_stopped), "does not begin anew");
+    head.signal(libc::SIGCONT);
+    head.expect("done");
+    for waiter in &mut all[1..] {
+        waiter.expect("done");
+    }
+    let came = [0, head.who, 1, 2, 3];
+    assert_eq!(house.last(5), came);
+    all.push(head);
+    house.end(all);
+}
+
 /// A holder that is killed while the head is stopped.
 #[test]
 fn two_faults_at_once() {

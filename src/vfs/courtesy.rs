@@ -304,12 +304,12 @@ pub fn knock(file: &File, is_held: impl Fn() -> bool) {
     });
 }
 
-/// A transaction ends after one that was refused.
+/// A WAL's read lock is given back after a refusal.
 #[cold]
 #[inline(never)]
-pub extern "C" fn pass_on(file: &File) {
-    rim::guard(&file.shim.sqlite, "pass_on", (), || {
-        file.courtesy.with(file, Waiter::pass_on);
+pub extern "C" fn read_ends(file: &File) {
+    rim::guard(&file.shim.sqlite, "read_ends", (), || {
+        file.courtesy.with(file, Waiter::read_ends);
     });
 }
 

@@ -20,7 +20,7 @@
 
 use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING, WROTE};
 use super::courtesy::{
-    answered, enter, knock, may_try, pass_on, reader_left, released, spares_mark, unwritten,
+    answered, enter, knock, may_try, read_ends, reader_left, released, spares_mark, unwritten,
 };
 use super::file::{File, call, pass};
 use super::rim;
@@ -291,9 +291,12 @@ extern "C" fn shm_lock_again(
 ) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
-    match flags & SQLITE_SHM_LOCK != 0 {
-        true => knock(ours, || false),
-        false => pass_on(ours),
+    if flags & SQLITE_SHM_LOCK == 0 {
+        read_ends(ours);
+        crate::inject::kill_point("anew");
+    } else {
+        knock(ours, || false);
+        crate::inject::kill_point("reading");
     }
     shm_lock(file, offset, count, flags)
 }

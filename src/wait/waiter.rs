@@ -3,6 +3,7 @@
 //! Invariant: nothing in here touches SQLite's files. It is used by the thread that is inside of the
 //! connection, and by `xSleep` on the thread that was refused last; the mutex is for the day when those are two.
 
+mod call;
 mod outside;
 mod sleep;
 
@@ -20,6 +21,7 @@ use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Pace, Turn};
 use crate::turn::{knock, signal};
+use call::Call;
 use outside::Errand;
 use sleep::Deadline;
 use std::ffi::{CStr, c_int, c_void};
@@ -61,10 +63,6 @@ impl Connection {
     }
 }
 
-/// Read marks of a WAL that can be moved: `WAL_NREADER` without the first. If even so there is none to make do
-/// with, `walTryBeginRead` asks for each once more.
-const MARKS: u8 = 4;
-
 /// One who had to wait and does not wait here begins so many transactions by waiting for a moment. It ends when it
 /// meets nobody any more, and sooner if it does not write.
 const KNOCKS: u8 = 16;
@@ -95,10 +93,8 @@ pub struct Waiter {
     reads: u8,
     /// The ticket that got us the lock last.
     served: Option<u32>,
-    /// Whether the line has sent us to try and we have not yet: we owe it a try, or [`Waiter::pass_on`]. And how many
-    /// read marks we have not moved since.
-    told: bool,
-    spared: u8,
+    /// The line has sent us to try and we have not yet: we owe it a try, or [`Waiter::pass_on`].
+    told: Option<Call>,
     deadline: Option<Deadline>,
     /// What we owe to the timeout, in nanoseconds: nominal sleeps that ended early.
     debt: u64,
@@ -140,8 +136,7 @@ impl Waiter {
             begun: 0,
             reads: 0,
             served: None,
-            told: false,
-            spared: 0,
+            told: None,
             deadline: None,
             debt: 0,
             attempt: 0,
@@ -205,7 +200,7 @@ impl Waiter {
             self.reattach();
             return true;
         };
-        if self.told {
+        if self.told.is_some() {
             return true;
         }
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
@@ -270,7 +265,7 @@ impl Waiter {
         }
         self.want = Some(want);
         if matches!(want, Want::Turn | Want::Snapshot) {
-            self.told = false;
+            self.told = None;
             (self.knocks, self.begun) = (KNOCKS, 0);
         }
     }
@@ -317,7 +312,7 @@ impl Waiter {
         self.ticket = Some(ticket);
         if outcome == Outcome::Try {
             line::step_aside(m, ticket);
-            (self.told, self.spared) = (true, 0);
+            self.told = Some(Call::default());
             self.knocks = self.knocks.saturating_sub(KNOCKS_FOR_A_READ);
         } else {
             line::give_up(m, ticket);
@@ -328,11 +323,21 @@ impl Waiter {
         }
     }
 
+    /// A WAL's read lock is given back. That is the end of a transaction; or somebody has committed meanwhile and
+    /// `walTryBeginRead` begins anew, and then our turn is still ours.
+    pub fn read_ends(&mut self) {
+        let waits = !self.is_stranger();
+        let told = self.told.as_mut().filter(|_| waits);
+        if !told.is_some_and(Call::reads_anew) {
+            self.pass_on();
+        }
+    }
+
     /// A transaction ends. If it came to its end without a try for which the line has sent us, the next
     /// head is told instead.
     pub fn pass_on(&mut self) {
         self.strays();
-        if std::mem::take(&mut self.told) {
+        if self.told.take().is_some() {
             self.leave_line();
             if let Some(m) = self.sidecar.line() {
                 line::tell_head(m);
@@ -340,13 +345,10 @@ impl Waiter {
         }
     }
 
-    /// Whether our turn has come and a read mark may stay where it is. `walTryBeginRead` moves one to the end of the WAL
-    /// and, if it is told that they are all in use, makes do with an older one, which costs at worst a part of
-    /// one checkpoint. Two calls of `fcntl`: with a thousand waiters, 5% of a write.
+    /// Whether a read mark is not to be moved now.
     pub fn spares_mark(&mut self) -> bool {
-        let spares = self.spared < MARKS && self.want == Some(Want::Turn) && self.told;
-        self.spared += u8::from(spares);
-        spares
+        let told = self.told.as_mut();
+        self.want == Some(Want::Turn) && told.is_some_and(Call::spares_mark)
     }
 
     /// Counted, and explained once in the life of a process.
@@ -367,7 +369,7 @@ impl Waiter {
     /// A lock call succeeded. Says whether there is something that we still wait for.
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
-            self.told = false;
+            self.told = None;
             let (due, ticket) = (self.due.take(), self.ticket.take());
             self.served = ticket.map(|ticket| ticket.number);
             let waited = ticket.is_some() || due.is_some();

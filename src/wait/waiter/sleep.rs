@@ -1,5 +1,6 @@
 //! How one connection waits, and for how long.
 
+use super::call::Call;
 use super::{Waiter, Want};
 use crate::turn::layout::Word;
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
@@ -251,7 +252,7 @@ impl Waiter {
             self.ticket = Some(ticket);
             match outcome {
                 Outcome::Try => {
-                    (self.told, self.spared) = (true, 0);
+                    self.told = Some(Call::default());
                     if self.is_stranger() {
                         line::step_aside(m, ticket);
                     }
