@@ -70,7 +70,7 @@ pub struct Options {
     pub fs: Fs,
     /// `fair`: the queue; without it waiting is randomized backoff alone.
     pub fair: bool,
-    /// `quantum_us`: how long one turn may serve the same connection again, in microseconds.
+    /// `quantum_us`: how long one turn may serve the same connection again at most, in microseconds.
     pub quantum_us: u32,
     /// `backoff_us`: the first step of the randomized exponential backoff, in microseconds.
     pub backoff_us: Option<u32>,
@@ -92,7 +92,7 @@ impl Default for Options {
             fs: Fs::Auto,
             fair: true,
             // SPIKE, "Convoy": 75-93% of stock's saturated speed at Jain's index >= 0.99.
-            quantum_us: 750,
+            quantum_us: 3_000,
             backoff_us: None,
             backoff_cap_us: None,
             retry_ms: None,

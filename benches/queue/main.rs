@@ -87,9 +87,9 @@ pub struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "HOW,...")]
     connection: Vec<Connection>,
 
-    /// Quanta of --convoy, in microseconds
+    /// Quanta of --convoy, in microseconds; a turn of its short transactions is a quarter
     #[arg(long, value_delimiter = ',', value_name = "US,...")]
-    #[arg(default_value = "0,100,250,500,1000,2000")]
+    #[arg(default_value = "0,400,1000,2000,3000,4000,8000")]
     quantum_us: Vec<u64>,
 
     /// Length of one round [default: 3; of --promises 10, of --convoy 2]

@@ -2,17 +2,18 @@
 //!
 //! To hand over every transaction strictly is a lock convoy when a transaction is much shorter than
 //! a wake-up (6 µs against 50): stock SQLite's speed then falls to a sixth. To never hand over is the
-//! starvation that we came to end. So a turn lasts a *quantum*, as parking_lot's eventual fairness has it.
+//! starvation that we came to end. So a turn lasts up to a *quantum*, as parking_lot's eventual fairness has it.
 //!
 //! Only a connection that comes back at once gets one: it is *hot* if its last request came
 //! within [`HOT`] of the release before it. For one that opens the database for every write, or that thinks
 //! between two writes, keeping the turn would only let the lock lie idle.
 //!
-//! How long? The sweep that chose 750 µs, two processors, transactions of 4 to 6 µs on tmpfs without sync, the
-//! connection kept open, no pause (`cargo bench --bench queue -- --convoy`): throughput against stock's, Jain's
-//! index, and the longest wait. Stock's own Jain is .45 to .99 there, and its longest wait 0.5 to 2 s.
+//! How long? [`TRANSACTIONS`] of them, but at least a quarter of the quantum. The sweep that chose the quarter, two
+//! processors, transactions of 4 to 6 µs on tmpfs without sync, the connection kept open, no pause
+//! (`cargo bench --bench queue -- --convoy`): throughput against stock's, Jain's index, and the longest wait. Stock's own
+//! Jain is .45 to .99 there, and its longest wait 0.5 to 2 s.
 //!
-//! | quantum | 2 writers | 8 | 64 |
+//! | a turn | 2 writers | 8 | 64 |
 //! |---|---|---|---|
 //! | 0 | .17, 1.000, 5 ms | .12, 1.000, 3 ms | .12, 1.000, 11 ms |
 //! | 100 µs | .53, 1.000, 4 ms | .62, 1.000, 5 ms | .70, .999, 15 ms |
@@ -22,18 +23,34 @@
 //! | 1 ms | .87, 1.000, 4 ms | .92, 1.000, 8 ms | .96, .989, 60 ms |
 //! | 2 ms | .91, 1.000, 4 ms | .91, .998, 16 ms | 1.00, .980, 156 ms |
 //!
+//! With transactions of 150 µs, on a disk, a turn of 750 µs gave .92, .87 and .93 of stock's throughput with 8, 64 and 250
+//! writers, and one of 2.4 ms 1.03, .90 and .98.
+//!
 //! (To let *newcomers* try while the head is still waking up was measured, too, with 1,000 writers that
 //! open the database for every write: up to 13% more throughput on tmpfs and none on disk, for Jain's index
 //! .98 instead of .999 and two to four times the longest waits. It is not done.)
 //!
 //! A process that closes the database after each write and opens it anew at once *returns*: it keeps its turn from one
-//! connection to the next. In between the lock is free for nine tenths of the time, so after an
-//! eighth of the quantum the next one joins it: the first is asleep no sooner than the second is awake, and both processors
-//! are busy. One that does not come back after all costs the others that eighth. (8, 64 and 250 such processes on
-//! tmpfs, throughput against stock's: .42, .41, .36 with the lock handed over for each write, .31, .34, .40 in an
-//! ideal queue, .74, .70, .75 like this, and no longer a wait than that. What is missing is a wake-up and a
-//! park for each turn.) Not in a [`CROWD`]: of 1,000 such processes each would wait for 1,000 quanta, five times as
-//! long as for 1,000 writes, to gain a third in throughput.
+//! connection to the next, for the whole quantum, since what another process needs is in no cache: its first write costs as
+//! much as three. In between the lock is free. If that is most of the time, the next one joins it after an eighth of the
+//! quantum, and both processors are busy; one that does not come back after all costs the others that eighth. If the
+//! lock is held for longer than it is free, as on a disk, nobody joins: they would only wait for each other.
+//! Throughput against stock's:
+//!
+//! | writers that return | tmpfs: 2 | 8 | 64 | 250 | a disk: 2 | 8 | 64 | 250 |
+//! |---|---|---|---|---|---|---|---|---|
+//! | the lock is handed over for each write | | .42 | .41 | .36 | | .76 | .84 | 1.15 |
+//! | the ideal queue | .65 | .29 | .25 | .41 | .85 | .87 | .89 | 1.13 |
+//! | a turn of 750 µs, which somebody always joins | 1.20 | .71 | .67 | .53 | .80 | .78 | .83 | 1.10 |
+//! | like this | 1.33 | .89 | .75 | 1.03 | .74 | .88 | .93 | 1.15 |
+//!
+//! What is missing with 8 and 64: a processor idles for a quarter of the time while those who were woken stand in the queue
+//! of the other one, where they were woken: Linux looks for an idle processor only if the load is low
+//! (`select_idle_cpu`), and with two processors that is a fifth. With 2 on a disk: nobody waits attached, so the WAL is torn down
+//! and begun anew again and again, and to make a file longer is slower than to write it again.
+//!
+//! Not in a [`CROWD`]: of 1,000 such processes each would wait for 1,000 quanta, many times as long as for 1,000 writes.
+//! Where nobody can join, a smaller crowd hands over as fast ([`CROWD_ALONE`]).
 //!
 //! The owner keeps the quantum by itself and tells the head once in a turn, with the time at
 //! which the turn ends; the head sleeps until then. If the owner is refused at the end, it tells
@@ -52,8 +69,12 @@ pub const AT_ONCE: u64 = 500_000;
 /// Who has to begin a transaction anew in its turn does so within this.
 const AGAIN: u64 = 1_000_000;
 
-/// In a line of so many a turn is one transaction for those that return.
+/// In a line of so many a turn is one transaction for those that return; and in one of so many, if nobody can join them.
 const CROWD: u32 = 400;
+const CROWD_ALONE: u32 = 64;
+
+/// A turn is for so many transactions. To hand it over costs about as much as one that waits for a disk.
+const TRANSACTIONS: u64 = 16;
 
 /// No turn is longer, whatever a word in the sidecar says: the most that `quantum_us` allows.
 pub const LONGEST: u64 = 1_000_000_000;
@@ -105,8 +126,8 @@ fn is_wanted(m: &impl Machine) -> bool {
     wanted != 0 && m.replace(Word::Wanted, wanted, 0)
 }
 
-fn is_crowded(m: &impl Machine) -> bool {
-    Line::from(m.load(Word::Line)).len() >= CROWD
+fn waiting(m: &impl Machine) -> u32 {
+    Line::from(m.load(Word::Line)).len()
 }
 
 /// What the owner of a turn does after a transaction, judged by the last time.
@@ -130,6 +151,11 @@ pub struct Turn {
     announced: u64,
     /// The last release while a line stood.
     released: u64,
+    /// When the lock was asked for after that, how much later that was, and how long the last transaction took from
+    /// there.
+    asked: u64,
+    away: u64,
+    took: u64,
     pace: Pace,
     /// It was another connection's before.
     inherited: bool,
@@ -138,7 +164,8 @@ pub struct Turn {
 impl Turn {
     /// The lock was taken, out of the line or while one stands.
     pub fn begin(&mut self, m: &impl Machine, quantum: u64) {
-        self.until = m.now() + quantum;
+        self.asked = m.now();
+        self.until = self.asked + self.length(m, quantum);
         self.announce_no_more(m);
     }
 
@@ -159,13 +186,34 @@ impl Turn {
 
     /// The next transaction begins, for the first time.
     pub fn judge(&mut self, m: &impl Machine) -> Pace {
-        let since = m.now().saturating_sub(self.released);
+        self.asked = m.now();
+        self.away = self.asked.saturating_sub(self.released);
         self.pace = match self.inherited {
-            true if since < AT_ONCE && !is_crowded(m) => Pace::Returns,
-            false if since < HOT => Pace::Stays,
+            true if self.away < AT_ONCE && !self.is_crowded(m) => Pace::Returns,
+            false if self.away < HOT => Pace::Stays,
             _ => Pace::Leaves,
         };
         self.pace
+    }
+
+    fn is_crowded(&self, m: &impl Machine) -> bool {
+        let crowd = match self.took < self.away {
+            true => CROWD,
+            false => CROWD_ALONE,
+        };
+        waiting(m) >= crowd
+    }
+
+    /// How long it is to be.
+    fn length(&self, m: &impl Machine, quantum: u64) -> u64 {
+        match self.pace {
+            Pace::Returns => quantum,
+            _ if waiting(m) >= CROWD => quantum / 4,
+            _ => self
+                .took
+                .saturating_mul(TRANSACTIONS)
+                .clamp(quantum / 4, quantum),
+        }
     }
 
     /// Whether nothing is left of it.
@@ -198,24 +246,28 @@ impl Turn {
     pub fn released(&mut self, m: &impl Machine, quantum: u64, is_wal: bool) {
         crate::inject::kill_point("releasing");
         let now = m.now();
+        let before = self.took;
+        if self.asked > self.released {
+            self.took = now.saturating_sub(self.asked);
+        }
         self.released = now;
         if self.until == 0 {
             // The line formed during this transaction.
-            self.until = now + quantum;
+            self.until = now + self.length(m, quantum);
         }
         if self.pace == Pace::Returns && !is_wal {
             self.pace = Pace::Leaves;
         }
+        // The first one of a turn takes longer: what it needs is in the other's cache.
         let joins = match self.pace {
-            Pace::Returns => self.until - quantum * 7 / 8,
+            Pace::Returns if before.min(self.took) < self.away => self.until - quantum * 7 / 8,
             _ => self.until,
         };
-        let is_first = self.announced == 0;
-        if self.pace == Pace::Leaves || now >= self.until || is_first && now >= joins {
+        if self.pace == Pace::Leaves || now >= self.until {
             self.end(m);
-        } else if is_first {
-            self.announced = joins;
-            m.store(Word::TurnUntil, joins);
+        } else if self.announced == 0 {
+            self.announced = joins.max(now);
+            m.store(Word::TurnUntil, self.announced);
             crate::inject::kill_point("announced");
             tell_head(m);
         } else if is_wanted(m) {

@@ -173,6 +173,7 @@ impl Life {
         if !self.turn.is_over(&m) {
             return true;
         }
+        self.turn.judge(&m);
         let Some(mut ticket) = admission::come(&m, m.me as u32 + 1, crowd) else {
             return true;
         };

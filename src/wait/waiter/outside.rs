@@ -121,6 +121,8 @@ impl Waiter {
         if !self.turn.is_over(m) {
             return;
         }
+        // It may have come back at once.
+        self.turn.judge(m);
         let started = m.now();
         let crowd = crate::inject::crowd(admission::CROWD);
         let Some(mut ticket) = admission::come(m, m.member(), crowd) else {
