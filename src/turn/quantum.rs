@@ -260,7 +260,9 @@ impl Turn {
         }
         // The first one of a turn takes longer: what it needs is in the other's cache.
         let joins = match self.pace {
-            Pace::Returns if before.min(self.took) < self.away => self.until - quantum * 7 / 8,
+            Pace::Returns if before.min(self.took) < self.away => {
+                self.until.saturating_sub(quantum / 8 * 7)
+            }
             _ => self.until,
         };
         if self.pace == Pace::Leaves || now >= self.until {
