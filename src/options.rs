@@ -91,7 +91,7 @@ impl Default for Options {
             make_default: false,
             fs: Fs::Auto,
             fair: true,
-            // SPIKE, "Convoy": 75-93% of stock's saturated speed at Jain's index >= 0.99.
+            // Measured: the tables in `turn::quantum`.
             quantum_us: 3_000,
             backoff_us: None,
             backoff_cap_us: None,

@@ -5,8 +5,8 @@
 //! starvation that we came to end. So a turn lasts up to a *quantum*, as parking_lot's eventual fairness has it.
 //!
 //! Only a connection that comes back at once gets one: it is *hot* if its last request came
-//! within [`HOT`] of the release before it. For one that opens the database for every write, or that thinks
-//! between two writes, keeping the turn would only let the lock lie idle.
+//! within [`HOT`] of the release before it. For one that thinks between two writes, keeping the turn would only let the
+//! lock lie idle.
 //!
 //! How long? [`TRANSACTIONS`] of them, but at least a quarter of the quantum. The sweep that chose the quarter, two
 //! processors, transactions of 4 to 6 µs on tmpfs without sync, the connection kept open, no pause
@@ -41,7 +41,7 @@
 //! |---|---|---|---|---|---|---|---|---|
 //! | the lock is handed over for each write | | .42 | .41 | .36 | | .76 | .84 | 1.15 |
 //! | the ideal queue | .65 | .29 | .25 | .41 | .85 | .87 | .89 | 1.13 |
-//! | a turn of 750 µs, which somebody always joins | 1.20 | .71 | .67 | .53 | .80 | .78 | .83 | 1.10 |
+//! | a turn of 750 µs, which somebody always joins | 1.39 | .71 | .67 | .53 | .83 | .78 | .83 | 1.10 |
 //! | like this | 1.33 | .89 | .75 | 1.03 | .74 | .88 | .93 | 1.15 |
 //!
 //! What is missing with 8 and 64: a processor idles for a quarter of the time while those who were woken stand in the queue
@@ -50,12 +50,13 @@
 //! and begun anew again and again, and to make a file longer is slower than to write it again.
 //!
 //! Not in a [`CROWD`]: of 1,000 such processes each would wait for 1,000 quanta, many times as long as for 1,000 writes.
-//! Where nobody can join, a smaller crowd hands over as fast ([`CROWD_ALONE`]).
+//! Where nobody can join, a crowd that waits outside (`admission`) hands over as fast.
 //!
 //! The owner keeps the quantum by itself and tells the head once in a turn, with the time at
 //! which the turn ends; the head sleeps until then. If the owner is refused at the end, it tells
 //! the head again: who is refused because its turn is over wakes the head.
 
+use super::admission;
 use super::layout::{Line, Word};
 use super::line::tell_head;
 use super::machine::Machine;
@@ -69,9 +70,8 @@ pub const AT_ONCE: u64 = 500_000;
 /// Who has to begin a transaction anew in its turn does so within this.
 const AGAIN: u64 = 1_000_000;
 
-/// In a line of so many a turn is one transaction for those that return; and in one of so many, if nobody can join them.
+/// In a line of so many a turn is one transaction for those that return.
 const CROWD: u32 = 400;
-const CROWD_ALONE: u32 = 64;
 
 /// A turn is for so many transactions. To hand it over costs about as much as one that waits for a disk.
 const TRANSACTIONS: u64 = 16;
@@ -151,10 +151,10 @@ pub struct Turn {
     announced: u64,
     /// The last release while a line stood.
     released: u64,
-    /// When the lock was asked for after that, how much later that was, and how long the last transaction took from
-    /// there.
+    /// When the lock was asked for after that, and how much later that was.
     asked: u64,
     away: u64,
+    /// How long the last transaction took from there.
     took: u64,
     pace: Pace,
     /// It was another connection's before.
@@ -197,11 +197,16 @@ impl Turn {
     }
 
     fn is_crowded(&self, m: &impl Machine) -> bool {
-        let crowd = match self.took < self.away {
-            true => CROWD,
-            false => CROWD_ALONE,
-        };
-        waiting(m) >= crowd
+        waiting(m)
+            >= match self.can_share() {
+                true => CROWD,
+                false => admission::CROWD,
+            }
+    }
+
+    /// Whether the lock is free for longer than we hold it, judged by the last transaction.
+    fn can_share(&self) -> bool {
+        self.took < self.away
     }
 
     /// How long it is to be.
@@ -246,7 +251,8 @@ impl Turn {
     pub fn released(&mut self, m: &impl Machine, quantum: u64, is_wal: bool) {
         crate::inject::kill_point("releasing");
         let now = m.now();
-        let before = self.took;
+        // By the one before: the first of a turn takes longer, since what it needs is in the other's cache.
+        let can_share = self.can_share();
         if self.asked > self.released {
             self.took = now.saturating_sub(self.asked);
         }
@@ -258,11 +264,8 @@ impl Turn {
         if self.pace == Pace::Returns && !is_wal {
             self.pace = Pace::Leaves;
         }
-        // The first one of a turn takes longer: what it needs is in the other's cache.
         let joins = match self.pace {
-            Pace::Returns if before.min(self.took) < self.away => {
-                self.until.saturating_sub(quantum / 8 * 7)
-            }
+            Pace::Returns if can_share => self.until.saturating_sub(quantum / 8 * 7),
             _ => self.until,
         };
         if self.pace == Pace::Leaves || now >= self.until {

@@ -1,8 +1,8 @@
 //! What a connection leaves to the next one of its process: some open the database anew for each write or each try,
 //! and SQLite tells us nothing that links one connection to the next.
 //!
-//! A process that comes [`AT_ONCE`], or has a `habit`, also keeps its mapping of the sidecar from one connection to the next (a tenth
-//! of all that such a write costs); others leave nothing open behind them.
+//! A process that comes [`AT_ONCE`], or has a `habit`, also keeps its mapping of the sidecar from one connection to the
+//! next (a tenth of all that such a write costs); others leave nothing open behind them.
 
 use super::habit::Habit;
 use crate::turn::mapped::Mapped;

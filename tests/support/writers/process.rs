@@ -51,6 +51,9 @@ pub fn serve() {
                 .map(|_: u32| ()),
             "run" => open.unwrap().execute_batch(rest),
             "burst" => burst(open.unwrap(), who, rest.parse().unwrap()),
+            // The same, on a connection of its own for each.
+            "anew" => (0..rest.parse().unwrap())
+                .try_for_each(|_| insert(&connect(&path, timeout), who, n)),
             "thread" => {
                 start_thread(rest.parse().unwrap(), &path, timeout, who);
                 Ok(())
@@ -81,7 +84,7 @@ pub fn serve() {
                 n += 1;
                 say("done");
             }
-            Ok(()) if verb == "burst" => say(&format!("stored {rest}")),
+            Ok(()) if ["burst", "anew"].contains(&verb) => say(&format!("stored {rest}")),
             Ok(()) => say("fine"),
             Err(error) => say(&format!("error {error}").replace('\n', " ")),
         }
