@@ -395,3 +395,24 @@ fn who_gives_up_leaves_no_gap() {
         assert_eq!(sidecar.waiting(), 0);
     }
 }
+
+/// One that does not wait and was refused has to come back in its turn; but it may have come to read.
+#[test]
+fn who_may_not_write_yet_may_read() {
+    let place = Place::new("delete", None);
+    let sidecar = Sidecar::of(&place);
+    let holder = place.connect("turnstile");
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiter = place.connect("turnstile");
+    let waiter = std::thread::spawn(move || waiter.execute_batch("BEGIN IMMEDIATE; COMMIT"));
+    sidecar.wait_for(1);
+    let guest = place.connect("turnstile");
+    guest.busy_timeout(Duration::ZERO).unwrap();
+    for _ in 0..3 {
+        guest.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+        let mut tries = 0..4;
+        assert!(tries.any(|_| guest.execute_batch("SELECT count(*) FROM t").is_ok()));
+    }
+    holder.execute_batch("COMMIT").unwrap();
+    waiter.join().unwrap().unwrap();
+}

@@ -295,13 +295,15 @@ pub fn enter(file: &File) {
     });
 }
 
-/// A transaction begins after one that had to wait. `is_held` says whether somebody writes.
+/// A transaction begins after one that had to wait. `is_held` says whether somebody writes. Says whether it is turned
+/// away, if it can be.
 #[cold]
 #[inline(never)]
-pub fn knock(file: &File, is_held: impl Fn() -> bool) {
-    rim::guard(&file.shim.sqlite, "knock", (), || {
-        file.courtesy.with(file, |waiter| waiter.knock(is_held));
-    });
+pub fn knock(file: &File, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> bool {
+    rim::guard(&file.shim.sqlite, "knock", false, || {
+        let knock = |waiter: &mut Waiter| waiter.knock(is_held, can_be_turned_away);
+        file.courtesy.with(file, knock).unwrap_or(false)
+    })
 }
 
 /// A WAL's read lock is given back after a refusal.

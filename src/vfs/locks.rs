@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! - SQLite's own lock decides. Ours is only to answer SQLITE_BUSY, without asking it, where SQLite can do without
-//!   the lock: to a writer whose turn it is not; to one that would move a read mark on the way to its turn
-//!   (`spares_mark`); and to the last close of a WAL that is not the last (`lock_alone`).
+//!   the lock: to a writer whose turn it is not, and to a guest on its way there (`knock`); to one that would move a read
+//!   mark on the way to its turn (`spares_mark`); and to the last close of a WAL that is not the last (`lock_alone`).
 //! - While nobody waits, a transaction pays for a few loads and no system call. What happens when
 //!   somebody does is in functions of its own.
 //!
@@ -73,8 +73,12 @@ extern "C" fn lock_shared_again(file: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     enter(ours);
-    knock(ours, || is_reserved(file));
-    answered(ours, Want::Shared, lock(file, SQLITE_LOCK_SHARED))
+    let is_wal = ours.courtesy.is(WAL);
+    let code = match knock(ours, || is_reserved(file), !is_wal) {
+        true => SQLITE_BUSY,
+        false => lock(file, SQLITE_LOCK_SHARED),
+    };
+    answered(ours, Want::Shared, code)
 }
 
 /// Whether somebody else has RESERVED or more.
@@ -295,7 +299,7 @@ extern "C" fn shm_lock_again(
         read_ends(ours);
         crate::inject::kill_point("anew");
     } else {
-        knock(ours, || false);
+        knock(ours, || false, false);
         crate::inject::kill_point("reading");
     }
     shm_lock(file, offset, count, flags)

@@ -4,6 +4,7 @@
 //! connection, and by `xSleep` on the thread that was refused last; the mutex is for the day when those are two.
 
 mod call;
+mod guest;
 mod outside;
 mod sleep;
 
@@ -16,12 +17,13 @@ use crate::sqlite::Sqlite;
 use crate::sqlite::abi::{SQLITE_NOTICE, SQLITE_TXN_NONE, SQLITE_TXN_READ};
 use crate::text::PathEnd;
 use crate::turn::layout::Word;
-use crate::turn::line::{self, Outcome, Ticket};
+use crate::turn::line::{self, Ticket};
 use crate::turn::machine::Machine;
 use crate::turn::mapped::{self, Mapped};
-use crate::turn::quantum::{self, Pace, Turn};
-use crate::turn::{knock, signal};
+use crate::turn::quantum::{self, Turn};
+use crate::turn::signal;
 use call::Call;
+use guest::KNOCKS;
 use outside::Errand;
 use sleep::Deadline;
 use std::ffi::{CStr, c_int, c_void};
@@ -63,11 +65,6 @@ impl Connection {
     }
 }
 
-/// One who had to wait and does not wait here begins so many transactions by waiting for a moment. It ends when it
-/// meets nobody any more, and sooner if it does not write.
-const KNOCKS: u8 = 16;
-const KNOCKS_FOR_A_READ: u8 = 8;
-
 pub struct Waiter {
     sqlite: Sqlite,
     manners: Manners,
@@ -91,6 +88,8 @@ pub struct Waiter {
     /// Transactions that began since the last write or refusal, and how many of those before that only read.
     begun: u8,
     reads: u8,
+    /// Transactions that began in vain, since it was not due.
+    tries: u32,
     /// The ticket that got us the lock last.
     served: Option<u32>,
     /// The line has sent us to try and we have not yet: we owe it a try, or [`Waiter::pass_on`].
@@ -135,6 +134,7 @@ impl Waiter {
             knocks: 0,
             begun: 0,
             reads: 0,
+            tries: 0,
             served: None,
             told: None,
             deadline: None,
@@ -270,59 +270,6 @@ impl Waiter {
         }
     }
 
-    /// A transaction begins after one that had to wait, and holds no lock yet. One who does not wait here waits a
-    /// moment for its turn: at the door if its turn is due, else at the end of the line. For if it is refused,
-    /// it is away for as long as it likes to sleep, and if that is longer than the line, it never gets its share.
-    ///
-    /// `is_held` says whether somebody writes; where that cannot be asked, that nobody does.
-    pub fn knock(&mut self, is_held: impl Fn() -> bool) {
-        self.begun = self.begun.saturating_add(1);
-        let only_reads = self.due.is_none() && self.begun <= self.reads;
-        if self.knocks == 0 || only_reads || !self.is_stranger() {
-            return;
-        }
-        let Some(m) = self.sidecar.line() else { return };
-        let Some(line) = line::line(m) else { return };
-        let stands = line.len() > 0;
-        match self.due {
-            Some(due) if !line.has_come_to(due) => return,
-            None if self.turn.judge(m) != Pace::Leaves => {
-                // In a loop of writes it has a whole quantum for each of its sleeps, and is quick.
-                self.knocks = 0;
-                return;
-            }
-            _ => {}
-        }
-        if !stands && !is_held() {
-            self.knocks -= 1;
-            return;
-        }
-        let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
-        let Some(mut ticket) = back.or_else(|| line::take(m, m.member()).ok()) else {
-            return;
-        };
-        let until = m.now() + knock::MOMENT;
-        let mut outcome = match self.due {
-            Some(_) if stands => knock::knock(m, &mut ticket),
-            _ => line::wait(m, &mut ticket, until, true),
-        };
-        while outcome == Outcome::Try && m.now() < until && is_held() {
-            outcome = line::wait(m, &mut ticket, until, true);
-        }
-        self.ticket = Some(ticket);
-        if outcome == Outcome::Try {
-            line::step_aside(m, ticket);
-            self.told = Some(Call::default());
-            self.knocks = self.knocks.saturating_sub(KNOCKS_FOR_A_READ);
-        } else {
-            line::give_up(m, ticket);
-            if self.due.is_none() {
-                // From here on it is one who tries by itself.
-                (self.ticket, self.due) = (None, Some(ticket.number));
-            }
-        }
-    }
-
     /// A WAL's read lock is given back. That is the end of a transaction; or somebody has committed meanwhile and
     /// `walTryBeginRead` begins anew, and then our turn is still ours.
     pub fn read_ends(&mut self) {
@@ -379,9 +326,10 @@ impl Waiter {
                     line::served(m, ticket);
                 }
                 if waited {
-                    self.turn.begin(m, self.manners.quantum());
+                    self.turn.begin(m, self.manners.quantum(), self.tries);
                 }
             }
+            self.tries = 0;
             self.reads = std::mem::take(&mut self.begun).saturating_sub(1);
             self.knocks = match self.is_stranger() {
                 true if waited && !expected => KNOCKS,
@@ -471,12 +419,6 @@ impl Waiter {
             habit,
         };
         LEGACIES.leave(self.sidecar.hash(), legacy);
-    }
-
-    /// Whether the one who has us wait decides by itself when to give up. Such a one has its place only while it
-    /// sleeps here, and its sleep ends early only if it is told: it may count its sleeps.
-    fn is_stranger(&self) -> bool {
-        self.deadline.is_none()
     }
 
     /// Holds up nobody any more. The ticket stays: who asks again goes on from its old place.

@@ -319,7 +319,7 @@ impl Life {
         }
         let Some(ticket) = self.ticket else {
             if was_due {
-                self.turn.begin(&m, self.quantum);
+                self.turn.begin(&m, self.quantum, 0);
                 self.barges = 0;
             }
             return;
@@ -345,7 +345,7 @@ impl Life {
         // From here on it counts as served: to advance is its own affair.
         self.set_ticket(None);
         line::served(&m, ticket);
-        self.turn.begin(&m, self.quantum);
+        self.turn.begin(&m, self.quantum, 0);
         self.barges = 0;
     }
 

@@ -2,6 +2,7 @@
 
 use super::call::Call;
 use super::{Waiter, Want};
+use crate::turn::knock::MOMENT;
 use crate::turn::layout::Word;
 use crate::turn::line::{self, NoTicket, Outcome, Ticket};
 use crate::turn::machine::Machine;
@@ -57,17 +58,20 @@ impl Waiter {
             _ => LONGEST,
         };
         let want = self.want.filter(|_| asked <= longest)?;
-        self.knocks = 0;
         let started = mapped::now();
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
         let until = match self.patience(asked, started) {
             Some(until) => until,
             None => return Some(asked),
         };
-        if self.debt > MOST_DEBT * nominal {
+        if self.is_stranger() && nominal <= MOMENT && self.knocks > 0 {
+            // It would lose its place in the line again and again. It knocks when it comes back.
+            sleep_until(until);
+        } else if self.debt > MOST_DEBT * nominal {
             self.leave_line();
             sleep_until(until);
         } else {
+            self.knocks = 0;
             self.wait(want, until);
         }
         let ended = mapped::now();
