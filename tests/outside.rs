@@ -17,7 +17,7 @@ fn writer_process() {
 /// What waits attached, whatever is expected of it; see `turn::admission`.
 const INSIDE: u32 = 16;
 
-/// A WAL database with four writers that keep it open, the first of whom holds the lock, and some of whom it is
+/// A database with four writers that keep it open, the first of whom holds the lock, and some of whom it is
 /// expected that they write.
 struct Scene {
     house: House,
@@ -33,7 +33,11 @@ impl Scene {
 
     /// So many of them, that are killed at `point`.
     fn with(expected: usize, timeout: u64, point: &str) -> Scene {
-        let house = House::new("wal");
+        Scene::of("wal", expected, timeout, point)
+    }
+
+    fn of(journal: &str, expected: usize, timeout: u64, point: &str) -> Scene {
+        let house = House::new(journal);
         let all = house.writers(4);
         let expect = |_| {
             let mut writer = house.writer_with(timeout, |c| {
@@ -145,6 +149,64 @@ fn it_waits_outside_and_is_served_in_its_turn() {
         scene.teach();
         scene.serve();
     }
+    scene.end(&[]);
+}
+
+#[test]
+fn so_it_is_with_a_journal() {
+    let mut scene = Scene::of("delete", 3, 20_000, "");
+    for _ in 0..10 {
+        scene.begin();
+        scene.come();
+        scene.serve();
+    }
+    scene.end(&[]);
+}
+
+/// It is refused SHARED, and waits for its turn to write at once; one of which nothing is known waits for the commit.
+#[test]
+fn it_meets_a_commit_to_a_journal() {
+    let mut scene = Scene::of("delete", 1, 20_000, "");
+    scene.begin();
+    scene.come();
+    scene.serve();
+    let mut stranger = scene.house.writer();
+    stranger.ask("close", "fine");
+    scene.all[0].ask("hold EXCLUSIVE", "fine");
+    stranger.send("once");
+    scene.expected[0].send("once");
+    assert!(
+        within(5_000, || scene.house.standing() == 1),
+        "it does not wait in line"
+    );
+    sleep_ms(50);
+    assert_eq!(scene.house.standing(), 1);
+    let start = scene.all[0].ask("commit", "done");
+    scene.all.push(stranger);
+    go_on("commit", start, &mut scene.all[4..], SOON);
+    scene.expected[0].expect("done");
+    scene.end(&[]);
+}
+
+/// Or to read, and then it is not in the way.
+#[test]
+fn it_meets_a_commit_and_reads() {
+    let mut scene = Scene::of("delete", 1, 20_000, "");
+    scene.begin();
+    scene.come();
+    scene.serve();
+    scene.all[0].ask("hold EXCLUSIVE", "fine");
+    scene.expected[0].send("look");
+    assert!(
+        within(5_000, || scene.house.standing() == 1),
+        "it does not wait in line"
+    );
+    scene.all[1].send("write");
+    scene.all[2].send("write");
+    sleep_ms(50);
+    let start = scene.all[0].ask("commit", "done");
+    go_on("reads", start, &mut scene.all[1..3], SOON);
+    scene.expected[0].expect("fine");
     scene.end(&[]);
 }
 

@@ -2,7 +2,7 @@
 //!
 //! SQLite attaches to a WAL when it reads the schema, and says only later what for. But a process that opens the
 //! database anew for each write does nothing else with it. Its next connection is *expected* to write, and may wait
-//! outside (`turn::admission`).
+//! outside (`turn::admission`): in a crowd at once, and with a rollback journal when it is refused SHARED.
 //!
 //! Invariant: a habit is quickly lost. One that reads, or that does something else before it writes, is let in at once
 //! the next time; and each time that a process has *strayed*, it takes eight times as many writes until anything
@@ -34,6 +34,8 @@ const PROMPT: u64 = 2_000_000;
 #[derive(Clone, Copy, Default)]
 pub struct Habit {
     writes: u32,
+    /// What journal they wrote.
+    pub is_wal: bool,
     /// How long they would have waited for the lock.
     pub timeout: u64,
     /// How many of the last ones never had to wait attached, which is when that is learnt.
@@ -51,10 +53,11 @@ static STRAYED: AtomicU32 = AtomicU32::new(0);
 
 impl Habit {
     /// After one more connection, which wrote in a crowd and would have waited for `timeout`.
-    pub fn again(self, timeout: u64, is_unconfirmed: bool) -> Habit {
+    pub fn again(self, is_wal: bool, timeout: u64, is_unconfirmed: bool) -> Habit {
         OWNER.store(std::process::id(), Relaxed);
         let habit = Habit {
             writes: self.writes.saturating_add(1),
+            is_wal,
             timeout,
             unconfirmed: match is_unconfirmed {
                 true => self.unconfirmed.saturating_add(1),

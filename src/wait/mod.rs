@@ -12,7 +12,7 @@
 //! | wanted | of whom | waits |
 //! |---|---|---|
 //! | the write turn: RESERVED, or the WAL's write lock with a snapshot in hand | other writers | in the line |
-//! | SHARED | a writer that commits | at the gate, woken by the end of the commit |
+//! | SHARED | a writer that commits | at the gate, woken by the end of the commit; in the line, if it is expected to write (`habit`) |
 //! | EXCLUSIVE, with RESERVED in hand | readers | for the drain, woken by the last reader |
 //! | anything else (recovery, checkpoint) | | randomized backoff |
 //!

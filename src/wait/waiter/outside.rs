@@ -1,5 +1,8 @@
 //! Waiting before the database is attached; see `turn::admission`.
 //!
+//! With a rollback journal all wait here: nothing is torn down if nobody is attached, and whoever reads the schema is in the
+//! way of the one who commits.
+//!
 //! Invariant: what is expected of a connection decides when its first lock is asked for, never whether. Its timeout is
 //! that of one statement, whether that waits outside, attached, or both.
 
@@ -38,8 +41,8 @@ pub struct Errand {
     is_prompt: Option<bool>,
     /// What its timeout was when it last had to wait attached.
     timeout: Option<u64>,
-    /// Whether it has written to a WAL while a line stood.
-    in_crowd: bool,
+    /// Whether what it has written while others waited was a WAL.
+    wrote: Option<bool>,
 }
 
 impl Errand {
@@ -51,7 +54,7 @@ impl Errand {
             outside: 0,
             is_prompt: None,
             timeout: None,
-            in_crowd: false,
+            wrote: None,
         }
     }
 
@@ -62,7 +65,7 @@ impl Errand {
 
     /// A transaction ends while a line stands.
     pub fn ends(&mut self, is_wal: bool) {
-        self.in_crowd |= is_wal;
+        self.wrote = Some(is_wal);
     }
 
     /// A statement begins to wait for up to `timeout`: says until when. It may have begun outside.
@@ -97,10 +100,12 @@ impl Errand {
             habit::stray();
         }
         let others = (self.step == Step::Done).then_some(self.habit.timeout);
-        match self.timeout.or(others) {
-            Some(timeout) if self.in_crowd && self.is_prompt == Some(true) => {
-                self.habit.again(timeout, self.timeout.is_none())
+        match (self.wrote, self.timeout.or(others)) {
+            (Some(is_wal), Some(timeout)) if self.is_prompt == Some(true) => {
+                self.habit.again(is_wal, timeout, self.timeout.is_none())
             }
+            // In a turn of its own it has not learnt anything.
+            (Some(_), None) if self.is_prompt == Some(true) => self.habit,
             _ => Habit::default(),
         }
     }
@@ -121,27 +126,56 @@ impl Waiter {
         if !self.turn.is_over(m) {
             return;
         }
+        let crowd = crate::inject::crowd(admission::CROWD);
+        let until = m.now() + patience;
+        self.wait_outside(crowd, until);
+    }
+
+    /// SHARED is refused to one that waits at most until `until`. If it is expected to write to a rollback journal, it
+    /// waits for its turn to do that: false if it is not, or there is no line.
+    ///
+    /// Otherwise two that open the database for each write would meet here each time, and never in the line.
+    pub(super) fn waits_to_write(&mut self, until: u64) -> bool {
+        let Errand { habit, step, .. } = &self.errand;
+        let is_expected = *step == Step::Free && !habit.is_wal && habit.patience().is_some();
+        is_expected && self.ticket.is_none() && !self.is_stranger() && self.wait_outside(0, until)
+    }
+
+    /// False if there is no line of so many.
+    fn wait_outside(&mut self, crowd: u32, until: u64) -> bool {
+        let Some(m) = self.sidecar.line() else {
+            return false;
+        };
         // It may have come back at once.
         self.turn.judge(m);
         let started = m.now();
-        let crowd = crate::inject::crowd(admission::CROWD);
         let Some(mut ticket) = admission::come(m, m.member(), crowd) else {
-            return;
+            return false;
         };
-        let until = started + patience;
-        while self.is_interrupted() != Some(true) {
-            let look = until.min(m.now() + look_every(patience));
-            match admission::wait(m, &mut ticket, look) {
+        let every = look_every(until.saturating_sub(started));
+        let mut is_interrupted = false;
+        while !is_interrupted {
+            let look = until.min(m.now() + every);
+            let outcome = match self.errand.habit.is_wal {
+                true => admission::wait(m, &mut ticket, look),
+                false => line::wait(m, &mut ticket, look, true),
+            };
+            match outcome {
                 Outcome::Signalled => {}
                 Outcome::TimeOver if look < until => {}
                 _ => break,
             }
+            is_interrupted = self.is_interrupted() == Some(true);
         }
         admission::set_out(m, ticket);
         self.errand.let_in = m.now();
         self.errand.outside = self.errand.let_in - started;
         self.errand.step = Step::Entered(0);
         self.ticket = Some(ticket);
+        if is_interrupted {
+            self.is_over();
+        }
+        true
     }
 
     /// The write lock is wanted.

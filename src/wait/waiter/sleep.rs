@@ -177,6 +177,7 @@ impl Waiter {
                     self.back_off(until);
                 }
             }
+            Want::Shared if self.waits_to_write(until) => {}
             Want::Shared => self.wait_for_signal(Word::Gate, GATE, until),
             Want::Drain => self.wait_for_signal(Word::Drain, DRAIN, until),
             Want::Other => self.back_off(until),
@@ -213,7 +214,7 @@ impl Waiter {
     }
 
     /// Nothing more is to be waited for.
-    fn is_over(&mut self) {
+    pub(super) fn is_over(&mut self) {
         if let Some(deadline) = &mut self.deadline {
             deadline.at = deadline.at.min(mapped::now());
         }
