@@ -413,6 +413,14 @@ fn who_may_not_write_yet_may_read() {
         let mut tries = 0..4;
         assert!(tries.any(|_| guest.execute_batch("SELECT count(*) FROM t").is_ok()));
     }
+    // One that has waited is not turned away at all.
+    let patient = place.connect("turnstile");
+    patient.busy_timeout(Duration::from_millis(100)).unwrap();
+    patient.execute_batch("BEGIN IMMEDIATE").unwrap_err();
+    patient.busy_timeout(Duration::ZERO).unwrap();
+    for _ in 0..4 {
+        patient.execute_batch("SELECT count(*) FROM t").unwrap();
+    }
     holder.execute_batch("COMMIT").unwrap();
     waiter.join().unwrap().unwrap();
 }

@@ -163,44 +163,40 @@ fn so_it_is_with_a_journal() {
     scene.end(&[]);
 }
 
-/// It is refused SHARED, and waits for its turn to write at once; one of which nothing is known waits for the commit.
-#[test]
-fn it_meets_a_commit_to_a_journal() {
+/// One that is expected comes for `command` while somebody commits to a rollback journal, and waits for its turn to write.
+/// One of which nothing is known is there, too.
+fn it_meets_a_commit(command: &str) -> Scene {
     let mut scene = Scene::of("delete", 1, 20_000, "");
     scene.begin();
     scene.come();
     scene.serve();
     let mut stranger = scene.house.writer();
     stranger.ask("close", "fine");
+    scene.all.push(stranger);
     scene.all[0].ask("hold EXCLUSIVE", "fine");
-    stranger.send("once");
-    scene.expected[0].send("once");
-    assert!(
-        within(5_000, || scene.house.standing() == 1),
-        "it does not wait in line"
-    );
+    scene.expected[0].send(command);
+    let stands = || scene.house.standing() == 1;
+    assert!(within(5_000, stands), "it does not wait in line");
+    scene
+}
+
+/// The other waits for the end of the commit.
+#[test]
+fn it_meets_a_commit_and_writes() {
+    let mut scene = it_meets_a_commit("once");
+    scene.all[4].send("once");
     sleep_ms(50);
     assert_eq!(scene.house.standing(), 1);
     let start = scene.all[0].ask("commit", "done");
-    scene.all.push(stranger);
     go_on("commit", start, &mut scene.all[4..], SOON);
     scene.expected[0].expect("done");
     scene.end(&[]);
 }
 
-/// Or to read, and then it is not in the way.
+/// Then it is not in the way.
 #[test]
 fn it_meets_a_commit_and_reads() {
-    let mut scene = Scene::of("delete", 1, 20_000, "");
-    scene.begin();
-    scene.come();
-    scene.serve();
-    scene.all[0].ask("hold EXCLUSIVE", "fine");
-    scene.expected[0].send("look");
-    assert!(
-        within(5_000, || scene.house.standing() == 1),
-        "it does not wait in line"
-    );
+    let mut scene = it_meets_a_commit("look");
     scene.all[1].send("write");
     scene.all[2].send("write");
     sleep_ms(50);

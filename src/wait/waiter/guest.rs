@@ -39,7 +39,8 @@ impl Waiter {
         let stands = line.len() > 0;
         match self.due {
             Some(due) if !line.has_come_to(due) => {
-                return can_be_turned_away && self.is_turned_away();
+                // One whose timeout was over may well come to read.
+                return can_be_turned_away && !self.errand.has_waited() && self.is_turned_away();
             }
             None if self.turn.judge(m) != Pace::Leaves => {
                 // In a loop of writes it has a whole quantum for each of its sleeps, and is quick.

@@ -78,6 +78,11 @@ impl Errand {
         }
     }
 
+    /// Whether it ever had a timeout to wait for.
+    pub fn has_waited(&self) -> bool {
+        self.timeout.is_some()
+    }
+
     /// It has the write lock. Says whether it was let in for that.
     pub fn is_done(&mut self) -> bool {
         self.outside = 0;
@@ -98,6 +103,7 @@ impl Errand {
         };
         if has_strayed {
             habit::stray();
+            return Habit::default();
         }
         let others = (self.step == Step::Done).then_some(self.habit.timeout);
         match (self.wrote, self.timeout.or(others)) {
@@ -122,22 +128,29 @@ impl Waiter {
             return;
         };
         self.sidecar.attach(false);
-        let Some(m) = self.sidecar.line() else { return };
-        if !self.turn.is_over(m) {
+        let has_turn = |m| !self.turn.is_over(m);
+        if self.sidecar.line().is_none_or(has_turn) {
             return;
         }
         let crowd = crate::inject::crowd(admission::CROWD);
-        let until = m.now() + patience;
-        self.wait_outside(crowd, until);
+        self.wait_outside(crowd, mapped::now() + patience);
     }
 
-    /// SHARED is refused to one that waits at most until `until`. If it is expected to write to a rollback journal, it
-    /// waits for its turn to do that: false if it is not, or there is no line.
+    /// SHARED is refused to one that waits at most until `until`. If it was just opened and is expected to write to a
+    /// rollback journal, it waits for its turn to do that: false if it is not, or there is no line.
     ///
     /// Otherwise two that open the database for each write would meet here each time, and never in the line.
     pub(super) fn waits_to_write(&mut self, until: u64) -> bool {
-        let Errand { habit, step, .. } = &self.errand;
-        let is_expected = *step == Step::Free && !habit.is_wal && habit.patience().is_some();
+        let Errand {
+            habit,
+            step,
+            let_in,
+            ..
+        } = self.errand;
+        let is_expected = step == Step::Free
+            && !habit.is_wal
+            && habit.patience().is_some()
+            && habit::is_prompt(let_in, mapped::now());
         is_expected && self.ticket.is_none() && !self.is_stranger() && self.wait_outside(0, until)
     }
 

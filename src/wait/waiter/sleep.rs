@@ -58,20 +58,22 @@ impl Waiter {
             _ => LONGEST,
         };
         let want = self.want.filter(|_| asked <= longest)?;
+        let knocks = std::mem::take(&mut self.knocks);
         let started = mapped::now();
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
         let until = match self.patience(asked, started) {
             Some(until) => until,
             None => return Some(asked),
         };
-        if self.is_stranger() && nominal <= MOMENT && self.knocks > 0 {
+        let is_on_its_way = matches!(want, Want::Turn | Want::Shared) && knocks > 0;
+        if self.is_stranger() && is_on_its_way && nominal <= MOMENT {
             // It would lose its place in the line again and again. It knocks when it comes back.
+            self.knocks = knocks;
             sleep_until(until);
         } else if self.debt > MOST_DEBT * nominal {
             self.leave_line();
             sleep_until(until);
         } else {
-            self.knocks = 0;
             self.wait(want, until);
         }
         let ended = mapped::now();
