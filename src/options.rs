@@ -258,7 +258,10 @@ impl Options {
 
     /// Takes in one parameter of a URI. One that is not ours is passed over.
     pub(crate) fn set_from_uri(&mut self, key: &str, value: &str) -> Result<(), Error> {
-        match URI_SPECS.iter().find(|spec| spec.name() == key) {
+        match URI_SPECS
+            .iter()
+            .find(|spec| spec.name.to_bytes() == key.as_bytes())
+        {
             Some(spec) => self.set(spec, value, Source::Uri),
             None if !misspelt(key) => Ok(()),
             None => Err(unknown("URI parameter ", key)),
@@ -322,7 +325,8 @@ fn slips(a: &str, b: &str) -> usize {
             }
         }
     }
-    (0..3)
+    let fewest = a.len().abs_diff(b.len());
+    (fewest..3)
         .find(|&n| within(a.as_bytes(), b.as_bytes(), n))
         .unwrap_or(3)
 }
