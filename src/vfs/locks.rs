@@ -210,8 +210,13 @@ pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_in
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
     if courtesy.is(WRITING | REFUSED) {
+        if level != SQLITE_LOCK_NONE {
+            // Not yet: whoever comes now would find us reading, and has PENDING in hand while it waits for that.
+            return code;
+        }
         courtesy.clear(WRITING);
-        if courtesy.line_stands() || courtesy.is_armed(Word::Gate) {
+        if courtesy.line_stands() || courtesy.is_armed(Word::Gate) || courtesy.is_armed(Word::Drain)
+        {
             left(ours);
         }
     } else if courtesy.is_armed(Word::Drain) {
