@@ -92,7 +92,7 @@ impl Default for Options {
             fs: Fs::Auto,
             fair: true,
             // Measured: the tables in `turn::quantum`.
-            quantum_us: 3_000,
+            quantum_us: 10_000,
             backoff_us: None,
             backoff_cap_us: None,
             retry_ms: None,

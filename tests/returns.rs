@@ -59,7 +59,7 @@ impl Place {
 #[test]
 fn a_turn_lasts() {
     for journal in ["wal", "delete"] {
-        let overtakes = Place::new(journal).overtakes(WRITES, 3_000);
+        let overtakes = Place::new(journal).overtakes(WRITES, 10_000);
         assert!(overtakes > FEW, "{journal}: {overtakes}");
     }
 }
@@ -67,20 +67,4 @@ fn a_turn_lasts() {
 #[test]
 fn without_a_quantum_it_is_one_write() {
     assert_eq!(Place::new("wal").overtakes(WRITES, 0), 0);
-}
-
-/// Nobody can join a rollback journal's owner, so the others wait for the whole of a turn: that is not worth it if
-/// a write takes much longer than to come back.
-#[test]
-fn a_slow_writer_does_not_keep_a_journal() {
-    let place = Place::new("delete");
-    let stock = rusqlite::Connection::open(&place.1.db).unwrap();
-    let slow = "CREATE TRIGGER slow AFTER INSERT ON t BEGIN
-        SELECT count(*) FROM (WITH RECURSIVE c(i) AS (VALUES(1) UNION ALL SELECT i + 1 FROM c LIMIT 20000)
-            SELECT i FROM c);
-    END";
-    stock.execute_batch(slow).unwrap();
-    drop(stock);
-    let overtakes = place.overtakes(60, 100_000);
-    assert!(overtakes < FEW, "{overtakes}");
 }

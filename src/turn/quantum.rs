@@ -8,7 +8,8 @@
 //! within [`HOT`] of the release before it. For one that thinks between two writes, keeping the turn would only let the
 //! lock lie idle.
 //!
-//! How long? [`TRANSACTIONS`] of them, but at least a quarter of the quantum. The sweep that chose the quarter, two
+//! How long? [`TRANSACTIONS`] of them, but no longer than the quantum. If they take microseconds, [`SHORT`] or, in a small
+//! line, up to [`SHORT_AT_MOST`]. The sweep that chose that, two
 //! processors, transactions of 4 to 6 µs on tmpfs without sync, the connection kept open, no pause
 //! (`cargo bench --bench queue -- --convoy`): throughput against stock's, Jain's index, and the longest wait. Stock's own
 //! Jain is .45 to .99 there, and its longest wait 0.5 to 2 s.
@@ -23,40 +24,42 @@
 //! | 1 ms | .87, 1.000, 4 ms | .92, 1.000, 8 ms | .96, .989, 60 ms |
 //! | 2 ms | .91, 1.000, 4 ms | .91, .998, 16 ms | 1.00, .980, 156 ms |
 //!
-//! With transactions of 150 µs, on a disk, a turn of 750 µs gave .92, .87 and .93 of stock's throughput with 8, 64 and 250
-//! writers, and one of 2.4 ms 1.03, .90 and .98.
-//!
 //! (To let *newcomers* try while the head is still waking up was measured, too, with 1,000 writers that
 //! open the database for every write: up to 13% more throughput on tmpfs and none on disk, for Jain's index
 //! .98 instead of .999 and two to four times the longest waits. It is not done.)
 //!
 //! A process that closes the database after each write and opens it anew at once *returns*: it keeps its turn from one
-//! connection to the next, for the whole quantum, since what another process needs is in no cache: its first write costs as
-//! much as three. In between the lock of a WAL is free. If that is most of the time, the next one joins it after an eighth of
-//! the quantum, and both processors are busy; one that does not come back after all costs the others that eighth. If the
-//! lock is held for longer than it is free, as on a disk, nobody joins: they would only wait for each other. Nobody can join
-//! the owner of a rollback journal, since who begins to read is in the way of who commits: it keeps its turn only if a
-//! transaction takes no more than twice as long as to come back.
+//! connection to the next, for the whole quantum, since what another process needs is in no cache: a turn's first five writes
+//! cost as much as six. The sweep that chose the quantum (a WAL, no pause, throughput against stock's):
 //!
-//! Throughput against stock's:
+//! | quantum | tmpfs: 2 writers | 8 | 64 | a disk: 2 | 8 | 64 |
+//! |---|---|---|---|---|---|---|
+//! | 3 ms | 1.15 | .94 | .79 | .87 | .83 | .96 |
+//! | 6 ms | 1.14 | .94 | .86 | .91 | .84 | 1.01 |
+//! | **10 ms** | 1.12 | .95 | .88 | .91 | .88 | 1.03 |
+//! | 20 ms | 1.12 | .95 | .92 | .90 | .89 | 1.02 |
+//!
+//! In between the lock of a WAL is free. If that is most of the time, the next one joins it after [`JOINS`], and both
+//! processors are busy; one that does not come back after all costs the others that. If the
+//! lock is held for longer than it is free, as on a disk, nobody joins: they would only wait for each other. Nobody can join
+//! the owner of a rollback journal, since who begins to read is in the way of who commits.
+//!
+//! If the only one who waits for a WAL were let in while the owner is away, it might have closed the database before the
+//! owner is back: as the last one it would tear the WAL down, and for the next thousand pages the file grows, which on a
+//! disk is slower than to write it again by half. So there the turn ends when its owner is back.
 //!
 //! | writers that return | tmpfs: 2 | 8 | 64 | 250 | a disk: 2 | 8 | 64 | 250 |
 //! |---|---|---|---|---|---|---|---|---|
 //! | the lock is handed over for each write | | .42 | .41 | .36 | | .76 | .84 | 1.15 |
-//! | the ideal queue | .65 | .29 | .25 | .41 | .85 | .87 | .89 | 1.13 |
+//! | the ideal queue | .65 | .29 | .25 | .41 | .89 | .87 | .89 | 1.13 |
 //! | a turn of 750 µs, which somebody always joins | 1.39 | .71 | .67 | .53 | .83 | .78 | .83 | 1.10 |
-//! | like this | 1.33 | .89 | .75 | 1.03 | .74 | .88 | .93 | 1.15 |
+//! | like this | 1.21 | .99 | .97 | 1.33 | 1.00 | .96 | 1.13 | 1.06 |
 //!
 //! | a rollback journal | | | | | | | | |
 //! |---|---|---|---|---|---|---|---|---|
 //! | the lock is handed over for each write | .30 | .46 | .63 | .94 | .80 | .82 | .84 | .89 |
-//! | like this | .79 | 1.15 | 1.79 | 2.65 | .88 | .83 | .85 | .92 |
-//!
-//! What is missing in a WAL with 8 and 64: a processor idles for a quarter of the time while those who were woken stand in
-//! the queue of the other one, where they were woken: Linux looks for an idle processor only if the load is low
-//! (`select_idle_cpu`), and with two processors that is a fifth. With 2 on a disk: nobody waits attached, so the WAL is torn
-//! down and begun anew again and again, and to make a file longer is slower than to write it again. What is missing in a
-//! rollback journal on a disk is the way from one to the next, which the ideal queue has, too (.93 to 1.05).
+//! | the ideal queue | .55 | .54 | .77 | | .96 | .92 | .94 | |
+//! | like this | .92 | 1.30 | 1.83 | 2.85 | .92 | .93 | .97 | .94 |
 //!
 //! Not in a [`CROWD`]: of 1,000 such processes each would wait for 1,000 quanta, many times as long as for 1,000 writes.
 //! Where nobody can join, a crowd that waits outside (`admission`) hands over as fast.
@@ -85,6 +88,19 @@ const CROWD: u32 = 400;
 /// A turn is for so many transactions. To hand it over costs about as much as one that waits for a disk.
 const TRANSACTIONS: u64 = 16;
 
+/// The turns of a whole line take no longer, all together: somebody may wait with a timeout of 5 s.
+const LINE: u64 = 1_000_000_000;
+
+/// A turn of transactions of microseconds, at least.
+const SHORT: u64 = 750_000;
+
+/// The same in a small line, as long as all turns of the line together take no more than [`SHORT_LINE`].
+const SHORT_AT_MOST: u64 = 2_000_000;
+const SHORT_LINE: u64 = 48_000_000;
+
+/// In a turn of one that returns the next one joins it after so long, or an eighth of a shorter quantum.
+const JOINS: u64 = 375_000;
+
 /// What a guest's try (see `knock`) costs the others is taken off its turn, if that is a whole quantum. Of 32 writers that
 /// return with a rollback journal, half of them guests that try each millisecond, the others got .98 to 1.1 of what they
 /// get alone, and the guests .48 to .57 of a fair share; with 75 µs 1.13 to 1.29, and .29 to .35.
@@ -112,13 +128,6 @@ pub fn busy_until(m: &impl Machine, now: u64) -> u64 {
     let turn = bounded(Word::TurnUntil, LONGEST);
     let pause = bounded(Word::Pause, LONGEST_PAUSE);
     turn.max(pause).filter(|&at| at > now).unwrap_or(0)
-}
-
-/// The checkpoint is over.
-pub fn resume(m: &impl Machine) {
-    crate::inject::kill_point("resuming");
-    m.store(Word::Pause, 0);
-    tell_head(m);
 }
 
 fn wish(ticket: u32) -> u64 {
@@ -156,6 +165,19 @@ pub enum Pace {
     Returns,
 }
 
+/// How long something usually takes, in nanoseconds: once in a while it takes much longer.
+#[derive(Clone, Copy, Default, PartialEq, PartialOrd)]
+struct Usual(u64);
+
+impl Usual {
+    fn learn(&mut self, last: u64) {
+        self.0 = match self.0 {
+            0 => last,
+            usual => usual - usual / 4 + last / 4,
+        };
+    }
+}
+
 /// One connection's turn, in nanoseconds of [`Machine::now`]. It may be left to the next connection of the process.
 #[derive(Clone, Copy, Default)]
 pub struct Turn {
@@ -165,11 +187,12 @@ pub struct Turn {
     announced: u64,
     /// The last release while a line stood.
     released: u64,
-    /// When the lock was asked for after that, and how much later that was.
+    /// When the lock was asked for after that.
     asked: u64,
-    away: u64,
-    /// How long the last transaction took from there.
-    took: u64,
+    /// How long a transaction takes from there.
+    took: Usual,
+    /// How long one that returns is away.
+    away: Usual,
     pace: Pace,
     /// It was another connection's before.
     inherited: bool,
@@ -190,9 +213,24 @@ impl Turn {
 
     /// The lock was given back, and is wanted again at once: nobody is to pass meanwhile.
     pub fn keep(&mut self, m: &impl Machine) {
-        self.announced = m.now() + AGAIN;
-        m.store(Word::TurnUntil, self.announced);
+        self.announce(m, m.now() + AGAIN);
         // Should we not come back, its clock wakes it.
+        tell_head(m);
+    }
+
+    /// The head may try from then on.
+    fn announce(&mut self, m: &impl Machine, from: u64) {
+        self.announced = from;
+        m.store(Word::TurnUntil, from);
+    }
+
+    /// The checkpoint is over. It does not count as being away.
+    pub fn resume(&mut self, m: &impl Machine) {
+        crate::inject::kill_point("resuming");
+        if self.released != 0 {
+            self.released = m.now();
+        }
+        m.store(Word::Pause, 0);
         tell_head(m);
     }
 
@@ -206,10 +244,14 @@ impl Turn {
     /// The next transaction begins, for the first time.
     pub fn judge(&mut self, m: &impl Machine) -> Pace {
         self.asked = m.now();
-        self.away = self.asked.saturating_sub(self.released);
+        let away = self.asked.saturating_sub(self.released);
+        let returns = self.inherited && away < AT_ONCE;
+        if returns {
+            self.away.learn(away);
+        }
         self.pace = match self.inherited {
-            true if self.away < AT_ONCE && !self.is_crowded(m) => Pace::Returns,
-            false if self.away < HOT => Pace::Stays,
+            true if returns && !self.is_crowded(m) => Pace::Returns,
+            false if away < HOT => Pace::Stays,
             _ => Pace::Leaves,
         };
         self.pace
@@ -223,20 +265,21 @@ impl Turn {
             }
     }
 
-    /// Whether the lock is free for longer than we hold it, judged by the last transaction.
+    /// Whether the lock is free for longer than we hold it.
     fn can_share(&self) -> bool {
         self.took < self.away
     }
 
     /// How long it is to be.
     fn length(&self, m: &impl Machine, quantum: u64) -> u64 {
+        let others = u64::from(waiting(m).max(1));
+        let quantum = quantum.min(LINE / others);
+        let short = (SHORT_LINE / others).clamp(SHORT, SHORT_AT_MOST);
         match self.pace {
             Pace::Returns => quantum,
-            _ if waiting(m) >= CROWD => quantum / 4,
-            _ => self
-                .took
+            _ => (self.took.0)
                 .saturating_mul(TRANSACTIONS)
-                .clamp(quantum / 4, quantum),
+                .clamp(short.min(quantum), quantum),
         }
     }
 
@@ -269,31 +312,35 @@ impl Turn {
     pub fn released(&mut self, m: &impl Machine, quantum: u64, is_wal: bool) {
         crate::inject::kill_point("releasing");
         let now = m.now();
-        // By the one before: the first of a turn takes longer, since what it needs is in the other's cache.
-        let can_share = self.can_share();
         if self.asked > self.released {
-            self.took = now.saturating_sub(self.asked);
+            self.took.learn(now.saturating_sub(self.asked));
         }
         self.released = now;
         if self.until == 0 {
             // The line formed during this transaction.
             self.until = now + self.length(m, quantum);
         }
-        if self.pace == Pace::Returns && !is_wal && self.took / 2 > self.away {
-            self.pace = Pace::Leaves;
-        }
-        let joins = match self.pace {
-            Pace::Returns if can_share && is_wal => self.until.saturating_sub(quantum / 8 * 7),
-            _ => self.until,
+        let returns = is_wal && self.pace == Pace::Returns;
+        let joins = returns && self.can_share();
+        let lingers = returns && !joins && waiting(m) == 1;
+        let next = match self.until {
+            until if joins => {
+                until.saturating_sub(quantum.saturating_sub(JOINS).max(quantum / 8 * 7))
+            }
+            // Should we not come back, its clock wakes it.
+            until if lingers => until.max(now) + AT_ONCE,
+            until => until,
         };
-        if self.pace == Pace::Leaves || now >= self.until {
-            self.end(m);
-        } else if self.announced == 0 {
-            self.announced = joins.max(now);
-            m.store(Word::TurnUntil, self.announced);
+        let is_over = now >= self.until;
+        if self.pace == Pace::Leaves || is_over && !lingers {
+            return self.end(m);
+        }
+        let is_news = self.announced == 0;
+        if is_news || is_over {
+            self.announce(m, next.max(now));
             crate::inject::kill_point("announced");
-            tell_head(m);
-        } else if is_wanted(m) {
+        }
+        if is_news || is_wanted(m) {
             tell_head(m);
         }
     }
@@ -315,7 +362,7 @@ impl Turn {
 
     /// The connection is closed. What is left of its turn is for the next one of this process.
     pub fn leave(mut self, m: &impl Machine) -> Option<Turn> {
-        if self.pace != Pace::Returns || m.now() >= self.until {
+        if self.pace != Pace::Returns || m.now() >= self.until.max(self.announced) {
             self.end(m);
         }
         self.inherited = true;

@@ -379,7 +379,7 @@ impl Waiter {
     pub fn checkpoint(&mut self, begins: bool) {
         match self.sidecar.line() {
             Some(m) if begins => quantum::pause(m),
-            Some(m) => quantum::resume(m),
+            Some(m) => self.turn.resume(m),
             None => {}
         }
     }

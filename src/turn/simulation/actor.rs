@@ -372,7 +372,7 @@ impl Life {
             }
             m.sleep(self.random(2 * self.habit.hold));
             if stands() {
-                quantum::resume(&m);
+                self.turn.resume(&m);
             }
         }
     }
