@@ -15,10 +15,15 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
+/// Which file it is: device and inode.
+pub type Identity = (libc::dev_t, libc::ino_t);
+
 /// An open sidecar.
 pub struct Mapped {
     words: NonNull<AtomicU64>,
     file: OwnedFd,
+    /// Its device and inode, which nobody else gets while it is open.
+    identity: Identity,
     _guarded: Guarded,
 }
 
@@ -27,7 +32,7 @@ unsafe impl Send for Mapped {}
 
 impl Mapped {
     /// Maps `file`, which is at least [`LENGTH`] bytes long. `None` if the kernel refuses.
-    pub fn new(file: OwnedFd) -> Option<Mapped> {
+    pub fn new(file: OwnedFd, identity: Identity) -> Option<Mapped> {
         // SAFETY: a new mapping of a file that we keep open; its address is the kernel's choice.
         let address = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -45,6 +50,7 @@ impl Mapped {
         Some(Mapped {
             words: NonNull::new(address)?.cast(),
             file,
+            identity,
             _guarded: guarded,
         })
     }
@@ -74,6 +80,10 @@ impl Mapped {
 
     pub fn file(&self) -> &OwnedFd {
         &self.file
+    }
+
+    pub fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Who we are, for the eyes of others: our process, and the namespace in which its number

@@ -64,10 +64,7 @@ pub fn path_of(database: &CStr) -> Option<Vec<u8>> {
 
 /// Whether the file that is open is (still) the one at `path`.
 pub fn is_at(mapped: &Mapped, path: &CStr) -> bool {
-    match (fstat(mapped.file()), stat(path)) {
-        (Ok(open), Ok(there)) => (open.st_dev, open.st_ino) == (there.st_dev, there.st_ino),
-        _ => false,
-    }
+    stat(path).is_ok_and(|there| (there.st_dev, there.st_ino) == mapped.identity())
 }
 
 /// Opens the sidecar at `path`, which belongs to `database`; makes it if `create`.
@@ -89,7 +86,8 @@ pub fn attach(path: &CStr, database: &CStr, create: bool) -> Result<Option<Mappe
         let _lock = Mending::of(&file)?;
         allocate(&file)?;
     }
-    let mapped = Mapped::new(file).ok_or(Trouble::NoMapping)?;
+    let identity = (status.st_dev, status.st_ino);
+    let mapped = Mapped::new(file, identity).ok_or(Trouble::NoMapping)?;
     if super::line::line(&mapped).is_none() {
         mend(&mapped)?;
     }

@@ -49,6 +49,9 @@ static UNKNOWN: [AtomicU64; 64] = {
 /// still the one at its path.
 const VERIFY: u16 = 16;
 
+/// The same for each look at a line that stands beside a rollback journal: one of 64.
+const VERIFY_IN_LINE: u16 = 1024;
+
 /// 65 µs, in bits of nanoseconds.
 const MOMENTS: u32 = 16;
 
@@ -138,11 +141,24 @@ impl Courtesy {
     pub fn looks_closer(&self, is_wal: bool) -> bool {
         if !is_wal {
             // A refusal has turned `words` to UNKNOWN: see `answered`.
-            return self.line_stands();
+            let stands = self.line_stands();
+            if stands {
+                self.count(VERIFY_IN_LINE);
+            }
+            return stands;
         }
-        let writes = self.writes.get().wrapping_add(VERIFY);
-        self.writes.set(writes);
-        writes == 0 || self.is(REFUSED) || self.line_stands()
+        self.count(VERIFY);
+        self.is_to_verify() || self.is(REFUSED) || self.line_stands()
+    }
+
+    #[inline(always)]
+    fn count(&self, step: u16) {
+        self.writes.set(self.writes.get().wrapping_add(step));
+    }
+
+    #[inline(always)]
+    fn is_to_verify(&self) -> bool {
+        self.writes.get() == 0
     }
 
     /// Whether the line is still to be looked for.
@@ -241,7 +257,7 @@ pub extern "C" fn may_try(file: &File) -> bool {
             courtesy.words.set(NOBODY.as_ptr());
             courtesy.with(file, |waiter| waiter.attach(true));
         }
-        if courtesy.writes.get() == 0 {
+        if courtesy.is_to_verify() {
             courtesy.with(file, Waiter::verify);
         }
         let may = !courtesy.is(REFUSED) && !courtesy.line_stands()

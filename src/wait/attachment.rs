@@ -28,6 +28,8 @@ pub struct Attachment {
     database: &'static CStr,
     /// The sidecar's path, terminated.
     path: Vec<u8>,
+    /// Of the path.
+    hash: u64,
     line: Option<Mapped>,
     /// The last connection's, to be used again.
     kept: Option<Mapped>,
@@ -40,11 +42,15 @@ pub struct Attachment {
 impl Attachment {
     /// `None` if memory is out.
     pub fn new(sqlite: &Sqlite, manners: Manners, database: &'static CStr) -> Option<Attachment> {
+        let path = sidecar::path_of(database)?;
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
         Some(Attachment {
             sqlite: *sqlite,
             manners,
             database,
-            path: sidecar::path_of(database)?,
+            path,
+            hash: hasher.finish(),
             line: None,
             kept: None,
             troubled: 0,
@@ -108,9 +114,7 @@ impl Attachment {
 
     /// Of the path.
     pub fn hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.path.hash(&mut hasher);
-        hasher.finish()
+        self.hash
     }
 
     /// One line for a database, though its connections come and go.
