@@ -300,18 +300,18 @@ fn misspelt(name: &str) -> bool {
             from.to_ascii_lowercase()
         };
     }
-    let normal = utf8(normal);
     SPECS.iter().any(|spec| {
-        let known = spec.name();
-        let stem = known.rsplit_once('_').map(|(stem, _unit)| stem);
-        normal == known && name != known
-            || stem == Some(normal)
+        let known = spec.name.to_bytes();
+        let units: [&[u8]; 3] = [b"_us", b"_ms", b"_kb"];
+        let stem = units.iter().find_map(|unit| known.strip_suffix(*unit));
+        *normal == *known && name.as_bytes() != known
+            || stem == Some(&*normal)
             || stem.is_some() && slips(normal, known) <= 2
     })
 }
 
 /// The edit distance, or 3 where it is more: by trying what the shorter edits allow.
-fn slips(a: &str, b: &str) -> usize {
+fn slips(a: &[u8], b: &[u8]) -> usize {
     fn within(a: &[u8], b: &[u8], slips: usize) -> bool {
         match (a, b) {
             ([x, a @ ..], [y, b @ ..]) if x == y => within(a, b, slips),
@@ -326,9 +326,7 @@ fn slips(a: &str, b: &str) -> usize {
         }
     }
     let fewest = a.len().abs_diff(b.len());
-    (fewest..3)
-        .find(|&n| within(a.as_bytes(), b.as_bytes(), n))
-        .unwrap_or(3)
+    (fewest..3).find(|&n| within(a, b, n)).unwrap_or(3)
 }
 
 fn unknown(kind: &str, name: &str) -> Error {

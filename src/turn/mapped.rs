@@ -33,11 +33,11 @@ unsafe impl Send for Mapped {}
 impl Mapped {
     /// Maps `file`, which is at least [`LENGTH`] bytes long. `None` if the kernel refuses.
     pub fn new(file: OwnedFd, identity: Identity) -> Option<Mapped> {
-        // SAFETY: a new mapping of a file that we keep open; its address is the kernel's choice.
+        // SAFETY: a new mapping of a file that we keep open; where, the kernel decides.
         let address = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
             let fd = file.as_raw_fd();
-            libc::mmap(ptr::null_mut(), LENGTH, access, libc::MAP_SHARED, fd, 0)
+            libc::mmap(apart(), LENGTH, access, libc::MAP_SHARED, fd, 0)
         };
         if address == libc::MAP_FAILED {
             return None;
@@ -91,6 +91,18 @@ impl Mapped {
     pub fn member(&self) -> u32 {
         std::process::id() & PID_MASK | namespace()
     }
+}
+
+/// Where we would like to be: somewhere from 64 to 128 GiB. If that is not to be had, the kernel takes another place.
+///
+/// By itself it would take the place right below SQLite's `-shm`, which comes and goes with each connection. Then a
+/// write of a process that opens the database for each one took 375 µs instead of 310 on a virtual machine's disk, even
+/// if nothing in our mapping was touched, and without a page fault, a shoot-down or a request to the disk more. (What
+/// differs is how the kernel enters `-shm` into its tree of mappings: into a gap that fits exactly, or at their end.)
+fn apart() -> *mut libc::c_void {
+    const FROM: u64 = 64 << 30;
+    let address = FROM + u64::from(random() >> 8) * 4096;
+    ptr::without_provenance_mut(usize::try_from(address).unwrap_or(0))
 }
 
 impl Drop for Mapped {
