@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::sigbus::{self, Guarded, LENGTH};
 use libc::c_long;
 use nix::errno::Errno;
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -24,6 +25,8 @@ pub struct Mapped {
     file: OwnedFd,
     /// Its device and inode, which nobody else gets while it is open.
     identity: Identity,
+    /// How many connections it was handed on to.
+    heirs: Cell<u32>,
     _guarded: Guarded,
 }
 
@@ -51,6 +54,7 @@ impl Mapped {
             words: NonNull::new(address)?.cast(),
             file,
             identity,
+            heirs: Cell::new(0),
             _guarded: guarded,
         })
     }
@@ -84,6 +88,13 @@ impl Mapped {
 
     pub fn identity(&self) -> Identity {
         self.identity
+    }
+
+    /// One more connection of this process has it. Says how many there were.
+    pub fn hand_on(&self) -> u32 {
+        let heirs = self.heirs.get().wrapping_add(1);
+        self.heirs.set(heirs);
+        heirs
     }
 
     /// Who we are, for the eyes of others: our process, and the namespace in which its number

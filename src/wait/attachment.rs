@@ -21,6 +21,10 @@ const MOMENT: u64 = 5_000_000;
 /// Somebody who is at work on it for so many looks has died or was stopped there.
 const MANY: u32 = 100;
 
+/// Of so many connections that follow each other at once, one looks whether the sidecar that they share is still the one at
+/// its path. (One that stays looks as seldom: see `VERIFY` in `courtesy`.)
+const HEIRS: u32 = 64;
+
 pub struct Attachment {
     sqlite: Sqlite,
     manners: Manners,
@@ -66,7 +70,7 @@ impl Attachment {
         CStr::from_bytes_until_nul(&self.path).unwrap_or_default()
     }
 
-    /// What the last connection had open: the next `attach` uses it if it is still the one at the path.
+    /// What the last connection had open, for the next `attach`.
     pub fn keep(&mut self, line: Option<Mapped>) {
         self.kept = line;
     }
@@ -78,7 +82,7 @@ impl Attachment {
         }
         if let Some(kept) = self.kept.take()
             && self.manners.fs != Fs::Network
-            && sidecar::is_at(&kept, self.path())
+            && (!kept.hand_on().is_multiple_of(HEIRS) || sidecar::is_at(&kept, self.path()))
         {
             self.line = Some(kept);
             return;
