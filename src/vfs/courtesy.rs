@@ -136,6 +136,13 @@ impl Courtesy {
         self.word(Word::Line) as u32 != 0
     }
 
+    /// Whether a line stands, or somebody waits for a signal.
+    #[inline(always)]
+    pub fn is_awaited(&self) -> bool {
+        let signals = self.word(Word::Gate) | self.word(Word::Drain);
+        signals >> 63 != 0 || self.line_stands()
+    }
+
     /// Whether a write needs more than a look at the line; `is_wal` is known where it is asked.
     #[inline(always)]
     pub fn looks_closer(&self, is_wal: bool) -> bool {

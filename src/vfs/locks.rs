@@ -192,35 +192,46 @@ extern "C" fn lock_alone(file: *mut sqlite3_file, level: c_int) -> c_int {
     code
 }
 
-/// Locks are given back by one who has written or had to wait.
+/// The last lock is given back while somebody waits. Returns `code`, to be called last.
 #[cold]
 #[inline(never)]
-extern "C" fn left(ours: &File) {
+extern "C" fn left(ours: &File, code: c_int) -> c_int {
     let has_written = ours.courtesy.is(WROTE);
     ours.courtesy.clear(WROTE);
     match has_written {
         true => released(ours),
         false => reader_left(ours),
     }
+    std::hint::black_box(code)
 }
 
 pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
-    let code = pass!(file, "xUnlock", SQLITE_IOERR_UNLOCK, xUnlock(level));
+    match level {
+        // SAFETY: the same arguments.
+        SQLITE_LOCK_NONE => unsafe { unlock_all(file, level) },
+        // Nobody is told yet: whoever came now would find us reading, and have PENDING in hand while it waits for that.
+        _ => unlock(file, level),
+    }
+}
+
+#[inline(always)]
+fn unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
+    pass!(file, "xUnlock", SQLITE_IOERR_UNLOCK, xUnlock(level))
+}
+
+#[inline(never)]
+unsafe extern "C" fn unlock_all(file: *mut sqlite3_file, level: c_int) -> c_int {
+    let code = unlock(file, level);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;
     if courtesy.is(WRITING | REFUSED) {
-        if level != SQLITE_LOCK_NONE {
-            // Not yet: whoever comes now would find us reading, and has PENDING in hand while it waits for that.
-            return code;
-        }
         courtesy.clear(WRITING);
-        if courtesy.line_stands() || courtesy.is_armed(Word::Gate) || courtesy.is_armed(Word::Drain)
-        {
-            left(ours);
+        if courtesy.is_awaited() {
+            return left(ours, code);
         }
     } else if courtesy.is_armed(Word::Drain) {
-        reader_left(ours);
+        return left(ours, code);
     }
     code
 }
