@@ -89,7 +89,7 @@ pub struct Arguments {
 
     /// Quanta of --convoy, in microseconds; a turn of its short transactions is a quarter
     #[arg(long, value_delimiter = ',', value_name = "US,...")]
-    #[arg(default_value = "0,400,1000,2000,3000,4000,8000")]
+    #[arg(default_value = "0,400,1000,2000,4000,10000")]
     quantum_us: Vec<u64>,
 
     /// Length of one round [default: 3; of --promises 10, of --convoy 2]
