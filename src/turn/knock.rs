@@ -24,6 +24,20 @@ const GUESTS: u64 = 3;
 /// How long a guest waits. It asked for an answer at once.
 pub const MOMENT: u64 = 2_000_000;
 
+/// Guests are about if one has tried in vain within this.
+const ABOUT: u64 = 100_000_000;
+
+/// One that has no place in the line tries again before it is due.
+pub fn tries_in_vain(m: &impl Machine) {
+    m.store(Word::Guest, m.now());
+}
+
+/// Whether a turn is to be short, for the sake of those who try in between.
+pub fn are_guests_about(m: &impl Machine) -> bool {
+    // A time to come is garbage.
+    m.now().wrapping_sub(m.load(Word::Guest)) < ABOUT
+}
+
 fn word(ticket: Ticket) -> u64 {
     1 << 63 | u64::from(ticket.number)
 }

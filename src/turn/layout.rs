@@ -33,6 +33,8 @@ pub enum Word {
     Wanted,
     /// Who watches, and when it last looked; see [`Watch`].
     Watch,
+    /// When a guest last tried in vain, in nanoseconds; see `knock`.
+    Guest,
     /// Whether readers wait for the end of a commit, and the futex that they sleep on.
     Gate,
     /// Whether a writer waits for the last reader to leave, and the futex that it sleeps on.
@@ -63,6 +65,7 @@ impl Word {
             Word::Pause => 17,
             Word::Wanted => 18,
             Word::Watch => 24,
+            Word::Guest => 25,
             Word::Gate => 40,
             Word::Drain => 48,
             Word::Knock(at) => 32 + (at % DOORS) as usize,

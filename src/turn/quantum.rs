@@ -9,7 +9,7 @@
 //! lock lie idle.
 //!
 //! How long? [`TRANSACTIONS`] of them, but no longer than the quantum. If they take microseconds, [`SHORT`] or, in a small
-//! line, up to [`SHORT_AT_MOST`]. The sweep that chose that, two
+//! line, [`SHORT_TRANSACTIONS`]. The sweep that chose that, two
 //! processors, transactions of 4 to 6 µs on tmpfs without sync, the connection kept open, no pause
 //! (`cargo bench --bench queue -- --convoy`): throughput against stock's, Jain's index, and the longest wait. Stock's own
 //! Jain is .45 to .99 there, and its longest wait 0.5 to 2 s.
@@ -68,10 +68,10 @@
 //! which the turn ends; the head sleeps until then. If the owner is refused at the end, it tells
 //! the head again: who is refused because its turn is over wakes the head.
 
-use super::admission;
 use super::layout::{Line, Word};
 use super::line::tell_head;
 use super::machine::Machine;
+use super::{admission, knock};
 
 /// A connection that asks again so soon after its release is in a loop of writes.
 pub const HOT: u64 = 50_000;
@@ -94,8 +94,10 @@ const LINE: u64 = 1_000_000_000;
 /// A turn of transactions of microseconds, at least.
 const SHORT: u64 = 750_000;
 
-/// The same in a small line, as long as all turns of the line together take no more than [`SHORT_LINE`].
-const SHORT_AT_MOST: u64 = 2_000_000;
+/// The same in a small line, as long as all turns of the line together take no more than [`SHORT_LINE`]: so many
+/// transactions. While guests are about (`knock`), who only get one of some turns, so many nanoseconds.
+const SHORT_TRANSACTIONS: u64 = 500;
+const SHORT_FOR_GUESTS: u64 = 2_000_000;
 const SHORT_LINE: u64 = 48_000_000;
 
 /// In a turn of one that returns the next one joins it after so long, or an eighth of a shorter quantum.
@@ -274,12 +276,17 @@ impl Turn {
     fn length(&self, m: &impl Machine, quantum: u64) -> u64 {
         let others = u64::from(waiting(m).max(1));
         let quantum = quantum.min(LINE / others);
-        let short = (SHORT_LINE / others).clamp(SHORT, SHORT_AT_MOST);
+        let turn_of = |transactions| self.took.0.saturating_mul(transactions);
+        let short = match knock::are_guests_about(m) {
+            true => SHORT_FOR_GUESTS,
+            false => turn_of(SHORT_TRANSACTIONS),
+        };
         match self.pace {
             Pace::Returns => quantum,
-            _ => (self.took.0)
-                .saturating_mul(TRANSACTIONS)
-                .clamp(short.min(quantum), quantum),
+            _ => turn_of(TRANSACTIONS)
+                .max(short.min(SHORT_LINE / others))
+                .max(SHORT)
+                .min(quantum),
         }
     }
 
@@ -369,3 +376,6 @@ impl Turn {
         (self.released != 0).then_some(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ use super::patience::Handler;
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::{SQLITE_NOTICE, SQLITE_TXN_NONE, SQLITE_TXN_READ};
 use crate::text::PathEnd;
+use crate::turn::knock;
 use crate::turn::layout::Word;
 use crate::turn::line::{self, Ticket};
 use crate::turn::machine::Machine;
@@ -230,7 +231,11 @@ impl Waiter {
             return true;
         }
         let claim = || CLAIMS.oldest(self.sidecar.hash());
-        let due = *self.due.get_or_insert_with(|| claim().unwrap_or(line.tail));
+        let comes_again = self.due.or_else(claim);
+        let due = *self.due.insert(comes_again.unwrap_or(line.tail));
+        if comes_again.is_some() && !line.has_come_to(due) {
+            knock::tries_in_vain(m);
+        }
         line.has_come_to(due)
     }
 

@@ -236,7 +236,11 @@ impl Life {
         }
         self.barges = 0;
         match self.due {
-            Some(due) => line.has_come_to(due),
+            Some(due) if line.has_come_to(due) => true,
+            Some(_) => {
+                knock::tries_in_vain(&m);
+                false
+            }
             None => {
                 self.due = Some(line.tail);
                 false

@@ -87,6 +87,7 @@ fn scribble(world: &World) {
         Word::Gate,
         Word::Drain,
         Word::Knock(near % 2),
+        Word::Guest,
         Word::Turns,
         Word::Place(near),
         Word::Stamp(near),
