@@ -53,13 +53,13 @@
 //! | the lock is handed over for each write | | .42 | .41 | .36 | | .76 | .84 | 1.15 |
 //! | the ideal queue | .65 | .29 | .25 | .41 | .89 | .87 | .89 | 1.13 |
 //! | a turn of 750 µs, which somebody always joins | 1.39 | .71 | .67 | .53 | .83 | .78 | .83 | 1.10 |
-//! | like this | 1.21 | .99 | .97 | 1.33 | 1.00 | .96 | 1.13 | 1.06 |
+//! | like this | 1.15 | .97 | 1.02 | 1.25 | .94 | .95 | 1.10 | 1.17 |
 //!
 //! | a rollback journal | | | | | | | | |
 //! |---|---|---|---|---|---|---|---|---|
 //! | the lock is handed over for each write | .30 | .46 | .63 | .94 | .80 | .82 | .84 | .89 |
 //! | the ideal queue | .55 | .54 | .77 | | .96 | .92 | .94 | |
-//! | like this | .92 | 1.30 | 1.83 | 2.85 | .92 | .93 | .97 | .94 |
+//! | like this | .98 | 1.30 | 2.40 | 3.50 | 1.00 | .95 | 1.01 | .99 |
 //!
 //! Not in a [`CROWD`]: of 1,000 such processes each would wait for 1,000 quanta, many times as long as for 1,000 writes.
 //! Where nobody can join, a crowd that waits outside (`admission`) hands over as fast.
