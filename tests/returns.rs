@@ -59,7 +59,7 @@ impl Place {
 #[test]
 fn a_turn_lasts() {
     for journal in ["wal", "delete"] {
-        let overtakes = Place::new(journal).overtakes(WRITES, 10_000);
+        let overtakes = Place::new(journal).overtakes(WRITES, 3_000);
         assert!(overtakes > FEW, "{journal}: {overtakes}");
     }
 }

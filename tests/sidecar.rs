@@ -106,6 +106,32 @@ fn deleted() {
     strike("deleted", |house| remove(&house.sidecar()), nothing);
 }
 
+/// Its connections share the sidecar, one after the other.
+#[test]
+fn deleted_beside_one_that_opens_the_database_for_each_write() {
+    for journal in JOURNALS {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let house = House::at(dir.path(), journal);
+        let mut writer = house.writer();
+        writer.ask("anew 20", "stored 20");
+        remove(&house.sidecar());
+        writer.ask("anew 200", "stored 200");
+        assert!(house.sidecar().exists(), "{journal}");
+        house.end(vec![writer]);
+    }
+}
+
+#[test]
+fn deleted_beside_one_that_is_refused() {
+    let house = House::new("delete");
+    let mut all = house.writers(2);
+    all_write("there", &house, &mut all);
+    remove(&house.sidecar());
+    all_write("deleted", &house, &mut all);
+    assert!(house.sidecar().exists());
+    house.end(all);
+}
+
 #[test]
 fn truncated() {
     strike("truncated", |house| resize(house, 0), nothing);

@@ -87,7 +87,7 @@ pub struct Arguments {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "HOW,...")]
     connection: Vec<Connection>,
 
-    /// Quanta of --convoy, in microseconds; a turn of its short transactions is a quarter
+    /// Quanta of --convoy, in microseconds
     #[arg(long, value_delimiter = ',', value_name = "US,...")]
     #[arg(default_value = "0,400,1000,2000,4000,10000")]
     quantum_us: Vec<u64>,

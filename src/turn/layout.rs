@@ -65,7 +65,7 @@ impl Word {
             Word::Pause => 17,
             Word::Wanted => 18,
             Word::Watch => 24,
-            Word::Guest => 25,
+            Word::Guest => 72,
             Word::Gate => 40,
             Word::Drain => 48,
             Word::Knock(at) => 32 + (at % DOORS) as usize,
@@ -216,8 +216,8 @@ mod tests {
         use Word::*;
         let mut seen = std::collections::HashSet::new();
         let header = [
-            Magic, Line, TurnUntil, Pause, Wanted, Watch, Gate, Drain, Overtakes, Lapses, Turns,
-            Upgrades,
+            Magic, Line, TurnUntil, Pause, Wanted, Watch, Guest, Gate, Drain, Overtakes, Lapses,
+            Turns, Upgrades,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
         let doors = (0..DOORS).map(Knock);

@@ -100,7 +100,7 @@ const SHORT_TRANSACTIONS: u64 = 500;
 const SHORT_FOR_GUESTS: u64 = 2_000_000;
 const SHORT_LINE: u64 = 48_000_000;
 
-/// In a turn of one that returns the next one joins it after so long, or an eighth of a shorter quantum.
+/// In a turn of one that returns the next one joins it after so long, or an eighth of a shorter turn.
 const JOINS: u64 = 375_000;
 
 /// What a guest's try (see `knock`) costs the others is taken off its turn, if that is a whole quantum. Of 32 writers that
@@ -185,6 +185,8 @@ impl Usual {
 pub struct Turn {
     /// When it ends; 0 if there is none.
     until: u64,
+    /// From when on the next one may join it, if one can.
+    shared: u64,
     /// From when on the head may try, if it was told of that; else 0.
     announced: u64,
     /// The last release while a line stood.
@@ -209,8 +211,13 @@ impl Turn {
             Pace::Returns => u64::from(tries) * TRY,
             _ => 0,
         };
-        self.until = self.asked + length.saturating_sub(spent).max(length / 4);
+        self.last(self.asked, length.saturating_sub(spent).max(length / 4));
         self.announce_no_more(m);
+    }
+
+    fn last(&mut self, from: u64, length: u64) {
+        self.until = from + length;
+        self.shared = from + JOINS.min(length / 8);
     }
 
     /// The lock was given back, and is wanted again at once: nobody is to pass meanwhile.
@@ -297,10 +304,12 @@ impl Turn {
 
     /// The lock is wanted while a line stands, for the first time or `again`: may we pass the line?
     pub fn may_barge(&mut self, m: &impl Machine, again: bool) -> bool {
-        if !again {
+        if again {
+            self.asked = m.now();
+        } else {
             self.judge(m);
         }
-        if m.now() < self.until && m.load(Word::Pause) == 0 {
+        if self.asked < self.until && m.load(Word::Pause) == 0 {
             m.add(Word::Overtakes, 1);
             return true;
         }
@@ -325,15 +334,13 @@ impl Turn {
         self.released = now;
         if self.until == 0 {
             // The line formed during this transaction.
-            self.until = now + self.length(m, quantum);
+            self.last(now, self.length(m, quantum));
         }
         let returns = is_wal && self.pace == Pace::Returns;
         let joins = returns && self.can_share();
         let lingers = returns && !joins && waiting(m) == 1;
         let next = match self.until {
-            until if joins => {
-                until.saturating_sub(quantum.saturating_sub(JOINS).max(quantum / 8 * 7))
-            }
+            _ if joins => self.shared,
             // Should we not come back, its clock wakes it.
             until if lingers => until.max(now) + AT_ONCE,
             until => until,

@@ -49,9 +49,6 @@ static UNKNOWN: [AtomicU64; 64] = {
 /// still the one at its path.
 const VERIFY: u16 = 16;
 
-/// The same for each look at a line that stands beside a rollback journal: one of 64.
-const VERIFY_IN_LINE: u16 = 1024;
-
 /// 65 µs, in bits of nanoseconds.
 const MOMENTS: u32 = 16;
 
@@ -148,24 +145,15 @@ impl Courtesy {
     pub fn looks_closer(&self, is_wal: bool) -> bool {
         if !is_wal {
             // A refusal has turned `words` to UNKNOWN: see `answered`.
-            let stands = self.line_stands();
-            if stands {
-                self.count(VERIFY_IN_LINE);
-            }
-            return stands;
+            return self.line_stands();
         }
-        self.count(VERIFY);
+        self.writes.set(self.writes.get().wrapping_add(VERIFY));
         self.is_to_verify() || self.is(REFUSED) || self.line_stands()
     }
 
     #[inline(always)]
-    fn count(&self, step: u16) {
-        self.writes.set(self.writes.get().wrapping_add(step));
-    }
-
-    #[inline(always)]
     fn is_to_verify(&self) -> bool {
-        self.writes.get() == 0
+        self.is(WAL) && self.writes.get() == 0
     }
 
     /// Whether the line is still to be looked for.
@@ -262,9 +250,8 @@ pub extern "C" fn may_try(file: &File) -> bool {
             // The first write makes the sidecar: a holder that never had to wait would not see that
             // others do.
             courtesy.words.set(NOBODY.as_ptr());
-            courtesy.with(file, |waiter| waiter.attach(true));
-        }
-        if courtesy.is_to_verify() {
+            courtesy.with(file, Waiter::find);
+        } else if courtesy.is_to_verify() {
             courtesy.with(file, Waiter::verify);
         }
         let may = !courtesy.is(REFUSED) && !courtesy.line_stands()

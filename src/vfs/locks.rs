@@ -207,8 +207,8 @@ extern "C" fn left(ours: &File, code: c_int) -> c_int {
 
 pub unsafe extern "C" fn x_unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
     match level {
-        // SAFETY: the same arguments.
-        SQLITE_LOCK_NONE => unsafe { unlock_all(file, level) },
+        // SAFETY: the same file.
+        SQLITE_LOCK_NONE => unsafe { unlock_all(file) },
         // Nobody is told yet: whoever came now would find us reading, and have PENDING in hand while it waits for that.
         _ => unlock(file, level),
     }
@@ -220,8 +220,8 @@ fn unlock(file: *mut sqlite3_file, level: c_int) -> c_int {
 }
 
 #[inline(never)]
-unsafe extern "C" fn unlock_all(file: *mut sqlite3_file, level: c_int) -> c_int {
-    let code = unlock(file, level);
+unsafe extern "C" fn unlock_all(file: *mut sqlite3_file) -> c_int {
+    let code = unlock(file, SQLITE_LOCK_NONE);
     // SAFETY: SQLite calls a file's methods with that file.
     let ours = unsafe { File::of(file) };
     let courtesy = &ours.courtesy;

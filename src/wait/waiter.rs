@@ -152,10 +152,13 @@ impl Waiter {
         self.sidecar.line().map(Mapped::words)
     }
 
-    /// Opens the sidecar, if that is possible and allowed here.
-    pub fn attach(&mut self, create: bool) {
+    /// Looks for the sidecar, or whether it is still there; makes it if that is possible and allowed here.
+    pub fn find(&mut self) {
         self.inherit();
-        self.sidecar.attach(create);
+        match self.sidecar.line() {
+            Some(_) => self.verify(),
+            None => self.sidecar.attach(true),
+        }
     }
 
     fn inherit(&mut self) {
@@ -183,7 +186,7 @@ impl Waiter {
         self.sidecar.renew();
     }
 
-    /// Whether the sidecar is still the one at its path; asked every few thousand transactions.
+    /// Whether the sidecar is still the one at its path; asked every few thousand transactions, or after a refusal.
     pub fn verify(&mut self) {
         if self.sidecar.is_elsewhere() {
             self.reattach();

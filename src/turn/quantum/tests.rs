@@ -145,6 +145,23 @@ fn while_guests_are_about_turns_of_short_transactions_are_short() {
     assert_eq!(turn.length(&m, QUANTUM), QUANTUM);
 }
 
+/// But not if the lock is held for longer than it is free: then at the turn's end.
+#[test]
+fn the_next_one_joins_who_returns_after_a_moment() {
+    for (waiters, away, from) in [
+        (300, 400_000, JOINS),
+        (3, 400_000, JOINS),
+        (3, 100_000, QUANTUM),
+    ] {
+        let m = Still::with(waiters);
+        let mut turn = that_returns(&m, 200_000, away);
+        let begun = m.now();
+        m.pass(100_000);
+        turn.released(&m, QUANTUM, true);
+        assert_eq!(busy_until(&m, m.now()), begun + from, "{waiters}, {away}");
+    }
+}
+
 #[test]
 fn all_turns_of_a_long_line_together_take_a_second() {
     let m = Still::with(300);

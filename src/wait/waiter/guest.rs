@@ -40,7 +40,6 @@ impl Waiter {
         match self.due {
             Some(due) if !line.has_come_to(due) => {
                 // One whose timeout was over may well come to read.
-                knock::tries_in_vain(m);
                 return can_be_turned_away && !self.errand.has_waited() && self.is_turned_away();
             }
             None if self.turn.judge(m) != Pace::Leaves => {
