@@ -153,7 +153,7 @@ impl Courtesy {
 
     #[inline(always)]
     fn is_to_verify(&self) -> bool {
-        self.is(WAL) && self.writes.get() == 0
+        self.writes.get() == 0
     }
 
     /// Whether the line is still to be looked for.
@@ -251,7 +251,7 @@ pub extern "C" fn may_try(file: &File) -> bool {
             // others do.
             courtesy.words.set(NOBODY.as_ptr());
             courtesy.with(file, Waiter::find);
-        } else if courtesy.is_to_verify() {
+        } else if courtesy.is(WAL) && courtesy.is_to_verify() {
             courtesy.with(file, Waiter::verify);
         }
         let may = !courtesy.is(REFUSED) && !courtesy.line_stands()
