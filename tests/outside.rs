@@ -23,6 +23,8 @@ struct Scene {
     house: House,
     all: Vec<Writer>,
     expected: Vec<Writer>,
+    /// How they write.
+    command: &'static str,
 }
 
 impl Scene {
@@ -52,6 +54,7 @@ impl Scene {
             house,
             all,
             expected,
+            command: "once",
         }
     }
 
@@ -90,7 +93,7 @@ impl Scene {
     fn come(&mut self) -> bool {
         for writer in &mut self.expected {
             let before = self.house.standing();
-            writer.send("once");
+            writer.send(self.command);
             let stands = || self.house.standing() > before || writer.is_dead();
             assert!(within(5_000, stands), "it does not wait");
         }
@@ -149,6 +152,16 @@ fn it_waits_outside_and_is_served_in_its_turn() {
         scene.teach();
         scene.serve();
     }
+    scene.end(&[]);
+}
+
+/// What counts is how soon after it has begun to read, not to open the database.
+#[test]
+fn it_may_take_its_time_before_it_reads() {
+    let mut scene = Scene::new(20_000);
+    scene.command = "later";
+    scene.teach();
+    scene.serve();
     scene.end(&[]);
 }
 

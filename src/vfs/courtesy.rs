@@ -52,14 +52,18 @@ const VERIFY: u16 = 16;
 /// 65 µs, in bits of nanoseconds.
 const MOMENTS: u32 = 16;
 
+fn moment() -> u32 {
+    (mapped::now() >> MOMENTS) as u32
+}
+
 /// What the lock methods know about their file. SQLite uses a file in one thread at a time.
 pub struct Courtesy {
     /// The line's shared words, or those of [`NOBODY`].
     words: Cell<*const AtomicU64>,
     waiter: Cell<Option<&'static Reusable>>,
     flags: Cell<u8>,
-    /// When, in units that make it small: see [`MOMENTS`].
-    opened: u32,
+    /// When it was opened, or had attached to the WAL; in units that make it small: see [`MOMENTS`].
+    begun: Cell<u32>,
     writes: Cell<u16>,
     manners: Manners,
     connection: Cell<Connection>,
@@ -70,7 +74,7 @@ impl Courtesy {
     /// `database` is `None` for a file that nobody else can open.
     pub fn new(manners: Manners, database: Option<&'static CStr>) -> Courtesy {
         Courtesy {
-            opened: (mapped::now() >> MOMENTS) as u32,
+            begun: Cell::new(moment()),
             words: Cell::new(UNKNOWN.as_ptr()),
             waiter: Cell::new(None),
             flags: Cell::new(if habit::may_be_expected() { REFUSED } else { 0 }),
@@ -192,11 +196,20 @@ impl Courtesy {
         self.connection.set(connection);
     }
 
-    /// When it was opened, to a moment.
-    fn opened(&self) -> u64 {
-        let now = mapped::now();
-        let ago = ((now >> MOMENTS) as u32).wrapping_sub(self.opened);
-        now - (u64::from(ago) << MOMENTS)
+    /// It has attached to the WAL. A thousand processes that begin at once take 100 ms for that, whatever they came for: as
+    /// root SQLite gives the `-wal` and the `-shm` to the database's owner each time (`robustFchown`), and that waits for
+    /// whoever is in the middle of writing to them.
+    pub fn attached(&self) {
+        if !self.is(WAL) {
+            self.set(WAL);
+            self.begun.set(moment());
+        }
+    }
+
+    /// When it began, to a moment.
+    fn begun(&self) -> u64 {
+        let ago = moment().wrapping_sub(self.begun.get());
+        mapped::now().saturating_sub(u64::from(ago) << MOMENTS)
     }
 
     /// The waiter of this connection, made when it is first needed. `None` if it cannot be had, or if
@@ -212,7 +225,7 @@ impl Courtesy {
             self.manners,
             self.database?,
             connection,
-            self.opened(),
+            self.begun(),
         )?;
         self.waiter.set(note::give_out(waiter));
         self.waiter.get()

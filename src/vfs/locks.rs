@@ -243,14 +243,15 @@ pub unsafe extern "C" fn x_shm_map(
     extend: c_int,
     out: *mut *mut c_void,
 ) -> c_int {
-    // SAFETY: SQLite calls a file's methods with that file.
-    unsafe { File::of(file) }.courtesy.set(WAL);
-    pass!(
+    let code = pass!(
         file,
         "xShmMap",
         SQLITE_IOERR_SHMMAP,
         xShmMap(region, size, extend, out)
-    )
+    );
+    // SAFETY: SQLite calls a file's methods with that file.
+    unsafe { File::of(file) }.courtesy.attached();
+    code
 }
 
 pub unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {

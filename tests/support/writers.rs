@@ -52,13 +52,19 @@ pub fn within(ms: u64, mut done: impl FnMut() -> bool) -> bool {
 }
 
 pub fn connect(db: &Path, timeout_ms: u64) -> Connection {
+    let connection = open(db, timeout_ms);
+    // What a kill of a process can lose has nothing to do with the disk.
+    let quick = "PRAGMA synchronous=OFF";
+    connection.execute_batch(quick).unwrap();
+    connection
+}
+
+/// SQLite has not read anything yet.
+pub fn open(db: &Path, timeout_ms: u64) -> Connection {
     let flags = OpenFlags::default();
     let connection = Connection::open_with_flags_and_vfs(db, flags, "turnstile").unwrap();
     let timeout = Duration::from_millis(timeout_ms);
     connection.busy_timeout(timeout).unwrap();
-    // What a kill of a process can lose has nothing to do with the disk.
-    let quick = "PRAGMA synchronous=OFF";
-    connection.execute_batch(quick).unwrap();
     connection
 }
 

@@ -1,6 +1,6 @@
 //! The process's side: commands on standard input, answers on standard output.
 
-use super::{connect, insert, now, write};
+use super::{connect, insert, now, open, sleep_ms, write};
 use rusqlite::Connection;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
@@ -32,16 +32,22 @@ pub fn serve() {
     for command in std::io::stdin().lines() {
         let command = command.unwrap();
         let (verb, rest) = command.split_once(' ').unwrap_or((&command, ""));
-        let open = db.as_ref();
+        let kept = db.as_ref();
         let result = match verb {
-            "hold" => open
+            "hold" => kept
                 .unwrap()
                 .execute_batch(&format!("BEGIN {rest}"))
-                .and_then(|()| insert(open.unwrap(), who, n)),
-            "commit" => open.unwrap().execute_batch("COMMIT"),
-            "write" => write(open.unwrap(), who, n),
+                .and_then(|()| insert(kept.unwrap(), who, n)),
+            "commit" => kept.unwrap().execute_batch("COMMIT"),
+            "write" => write(kept.unwrap(), who, n),
             // On a connection of its own.
             "once" => write(&connect(&path, timeout), who, n),
+            // The same, but not at once.
+            "later" => {
+                let db = open(&path, timeout);
+                sleep_ms(10);
+                write(&db, who, n)
+            }
             "twice" => {
                 let db = connect(&path, timeout);
                 write(&db, who, n).or_else(|_| write(&db, who, n))
@@ -49,8 +55,8 @@ pub fn serve() {
             "look" => connect(&path, timeout)
                 .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
                 .map(|_: u32| ()),
-            "run" => open.unwrap().execute_batch(rest),
-            "burst" => burst(open.unwrap(), who, rest.parse().unwrap()),
+            "run" => kept.unwrap().execute_batch(rest),
+            "burst" => burst(kept.unwrap(), who, rest.parse().unwrap()),
             // The same, on a connection of its own for each.
             "anew" => (0..rest.parse().unwrap())
                 .try_for_each(|_| insert(&connect(&path, timeout), who, n)),
@@ -80,7 +86,7 @@ pub fn serve() {
             _ => panic!("{command}"),
         };
         match result {
-            Ok(()) if ["commit", "write", "once"].contains(&verb) => {
+            Ok(()) if ["commit", "write", "once", "later"].contains(&verb) => {
                 n += 1;
                 say("done");
             }
