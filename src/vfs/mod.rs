@@ -16,12 +16,14 @@
 //! | `apart` | which open database a journal's path belongs to |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
+//! | `dirsync` | the directory of a WAL is synced once by a process |
 //! | `poison` | after a sync that has failed, nothing more is written |
 //! | `memory` | allocations that can say no |
 
 mod apart;
 mod base;
 mod courtesy;
+mod dirsync;
 mod explain;
 mod file;
 mod locks;

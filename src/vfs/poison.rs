@@ -14,9 +14,9 @@
 //! stock SQLite; that of a WAL, whose name has no URI, is the environment's or the program's. Files that other machines
 //! can reach have rules of their own: see `network`.
 
-use super::Shim;
 use super::file::{self, File};
 use super::memory::try_box;
+use super::{Shim, dirsync};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use crate::vfs::rim;
@@ -108,7 +108,7 @@ static WATCHES: AtomicPtr<Watch> = AtomicPtr::new(ptr::null_mut());
 /// the base is none of SQLite's own, it is not.
 ///
 /// # Safety
-/// `file` was opened by the registered base.
+/// `dirsync` had the registered base open `file`.
 pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
     // SAFETY: the base is on SQLite's list; the file is open.
     let (is_unix, base) = unsafe {
@@ -173,13 +173,17 @@ pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
 unsafe extern "C" fn x_sync_watched(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: only `watch` hands this method out, in a Watch that it is the first member of. The file is the base's
     // own, and its method the base's.
-    let code = unsafe {
+    let (watch, code) = unsafe {
         let watch = &*(*file).pMethods.cast::<Watch>();
-        (watch.x_sync)(file, flags)
+        (watch, (watch.x_sync)(file, flags))
     };
     if code != SQLITE_OK {
         return watched_sync_failed(file, code);
     }
+    rim::guard(&watch.shim.sqlite, "dirsync", (), || {
+        // SAFETY: only what `dirsync` has opened is watched.
+        unsafe { dirsync::synced(watch.shim, file) };
+    });
     code
 }
 

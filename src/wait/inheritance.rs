@@ -35,7 +35,7 @@ impl Legacy {
 pub struct Inheritance<T, const MOST: usize>(Mutex<[Option<(u64, T)>; MOST]>);
 
 impl<T, const MOST: usize> Inheritance<T, MOST> {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Inheritance(Mutex::new([const { None }; MOST]))
     }
 
@@ -45,6 +45,16 @@ impl<T, const MOST: usize> Inheritance<T, MOST> {
             all[0].replace((database, what))
         });
         drop(forgotten);
+    }
+
+    /// Whether `what` was left for `database` and nobody has taken it over.
+    pub fn has(&self, database: u64, what: &T) -> bool
+    where
+        T: PartialEq,
+    {
+        let all = self.0.try_lock();
+        let is = |(of, left): &(u64, T)| *of == database && left == what;
+        all.is_some_and(|all| all.iter().flatten().any(is))
     }
 
     /// Takes over what was left for `database` first.

@@ -43,7 +43,7 @@ mod attachment;
 pub mod backoff;
 pub mod habit;
 pub mod handler;
-mod inheritance;
+pub mod inheritance;
 pub mod manners;
 pub mod note;
 pub mod patience;
