@@ -4,7 +4,7 @@
 //! the newest that we know). A base's method is called with the base's own VFS pointer.
 
 use super::network::{self, Network, paths};
-use super::{Shim, dirsync, explain, open, poison, rim};
+use super::{Shim, explain, open, poison, rim, wal};
 use crate::sqlite::abi::*;
 use crate::wait::{note, patience};
 use nix::errno::Errno;
@@ -141,7 +141,7 @@ unsafe extern "C" fn open_ours(
         }
         // SAFETY: the arguments of xOpen, for the base; what it has opened is its own.
         unsafe {
-            let code = dirsync::open(shim, name, file, flags, out_flags);
+            let code = wal::open(shim, name, file, flags, out_flags);
             if code == SQLITE_OK && !(*file).pMethods.is_null() {
                 poison::watch(shim, file);
             }

@@ -16,14 +16,14 @@
 //! | `apart` | which open database a journal's path belongs to |
 //! | `base` | which VFS is underneath, if a URI names another than the registered one |
 //! | `explain` | why a file could not be opened, in words |
-//! | `dirsync` | the directory of a WAL is synced once by a process |
+//! | `wal` | a WAL that is there is not opened as a new one |
 //! | `poison` | after a sync that has failed, nothing more is written |
 //! | `memory` | allocations that can say no |
 
 mod apart;
 mod base;
 mod courtesy;
-mod dirsync;
+
 mod explain;
 mod file;
 mod locks;
@@ -33,6 +33,7 @@ mod network;
 mod open;
 mod poison;
 pub mod rim;
+mod wal;
 
 use crate::sqlite::Sqlite;
 use crate::sqlite::abi::*;
@@ -141,6 +142,13 @@ impl Shim {
     unsafe fn of<'a>(vfs: *mut sqlite3_vfs) -> &'a Shim {
         // SAFETY: the caller's promise; a Shim is never freed or changed.
         unsafe { &*(*vfs).pAppData.cast::<Shim>() }
+    }
+
+    /// Whether the base is one of SQLite's own.
+    fn is_over_unix(&self) -> bool {
+        // SAFETY: the base is on SQLite's list; its name is terminated.
+        let name = unsafe { CStr::from_ptr(self.base.as_ref().zName) };
+        name.to_bytes().starts_with(b"unix")
     }
 
     fn log(&self, code: c_int, text: impl std::fmt::Display) {

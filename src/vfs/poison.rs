@@ -16,11 +16,11 @@
 
 use super::file::{self, File};
 use super::memory::try_box;
-use super::{Shim, dirsync};
+use super::{Shim, wal};
 use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use crate::vfs::rim;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -108,15 +108,12 @@ static WATCHES: AtomicPtr<Watch> = AtomicPtr::new(ptr::null_mut());
 /// the base is none of SQLite's own, it is not.
 ///
 /// # Safety
-/// `dirsync` had the registered base open `file`.
+/// `wal` had the registered base open `file`.
 pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
-    // SAFETY: the base is on SQLite's list; the file is open.
-    let (is_unix, base) = unsafe {
-        let name = CStr::from_ptr(shim.base.as_ref().zName).to_bytes();
-        (name.starts_with(b"unix"), (*file).pMethods)
-    };
+    // SAFETY: the file is open.
+    let base = unsafe { (*file).pMethods };
     let may = |o: crate::Options| o.retry_ms != Some(0);
-    if !is_unix || !shim.options.with_environment().is_ok_and(may) {
+    if !shim.is_over_unix() || !shim.options.with_environment().is_ok_and(may) {
         return;
     }
     let mut head = WATCHES.load(Ordering::Acquire);
@@ -180,9 +177,9 @@ unsafe extern "C" fn x_sync_watched(file: *mut sqlite3_file, flags: c_int) -> c_
     if code != SQLITE_OK {
         return watched_sync_failed(file, code);
     }
-    rim::guard(&watch.shim.sqlite, "dirsync", (), || {
-        // SAFETY: only what `dirsync` has opened is watched.
-        unsafe { dirsync::synced(watch.shim, file) };
+    rim::guard(&watch.shim.sqlite, "wal", (), || {
+        // SAFETY: only what `wal` has opened is watched.
+        unsafe { wal::synced(watch.shim, file) };
     });
     code
 }

@@ -1,22 +1,28 @@
-//! The directory of a WAL is synced once by a process, not by each of its connections.
+//! A WAL that is there is not opened as a new one.
 //!
-//! SQLite syncs the directory of a file that may be new, so that a power failure does not take the file away from under
-//! what was committed to it (`unixSync`, UNIXFILE_DIRSYNC). It takes every WAL for new, since it opens each
-//! with SQLITE_OPEN_CREATE (`sqlite3WalOpen`, `unixOpen`). For a process that opens the database anew for each write that is a
-//! second flush of the disk for each: on ext4 a fifth of all that such a write takes.
+//! SQLite opens each WAL with SQLITE_OPEN_CREATE (`sqlite3WalOpen`), and its VFS does for each what a new file needs
+//! (`unixOpen`). For a process that opens the database anew for each write that is dear:
 //!
-//! A connection that stays open syncs the directory once, and relies on it from then on. So may the next connection of the same
-//! process, if the WAL is still that very file: then it is opened as one that exists.
+//! - *Its directory is synced* with the first commit, so that a power failure does not take the file away from under it
+//!   (`unixSync`, UNIXFILE_DIRSYNC): a second flush of the disk, on ext4 a fifth of all that such a write takes. A connection
+//!   that stays open does so once, and relies on it from then on. So may the next connection of the same process, if the WAL
+//!   is still that very file.
+//! - *Root gives it to the database's owner* (`robustFchown`), and waits for whoever is in the middle of writing to it.
+//!   Among a thousand processes on two processors that one may have to wait for 100 ms until it may go on, and then all of
+//!   them stand in the kernel, one behind the other. So nothing is given to whom it belongs already: it is opened as a
+//!   super-journal, which is the same but for that.
 //!
 //! Invariant: only what this process has seen counts, and nothing from the sidecar. "That very file" is what the kernel says it is
 //! (`name_to_handle_at`: the inode and its generation), since the last connection to close removes the WAL, and ext4 gives its
 //! inode's number to the next one at once. Where there are no such handles (some file systems, some containers), or when in
-//! doubt, all is as in stock SQLite.
+//! doubt, or on a base that is none of SQLite's own, all is as in stock SQLite.
 
 use super::Shim;
 use super::file::File;
 use crate::sqlite::abi::*;
 use crate::wait::inheritance::Inheritance;
+use nix::sys::stat::stat;
+use nix::unistd::geteuid;
 use std::ffi::{CStr, c_char, c_int};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::offset_of;
@@ -101,22 +107,35 @@ pub unsafe fn open(
     };
     // SAFETY: a name is NULL or terminated.
     let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
+    let name = name.filter(|_| shim.is_over_unix());
     let mut hasher = DefaultHasher::new();
     name.hash(&mut hasher);
     let path = hasher.finish();
     // Nobody removes it meanwhile: who opens a WAL holds SHARED, and for that it takes EXCLUSIVE (`sqlite3WalClose`).
     let before = name.and_then(Handle::at);
     let is_synced = before.is_some_and(|handle| SYNCED.has(path, &handle));
-    if is_synced && open(flags & !SQLITE_OPEN_CREATE) == SQLITE_OK {
+    let belongs = before.is_some() && geteuid().is_root() && name.is_some_and(is_the_owners);
+    let as_it_is = match belongs {
+        true => flags & !SQLITE_OPEN_WAL | SQLITE_OPEN_SUPER_JOURNAL,
+        false => flags,
+    };
+    if is_synced && open(as_it_is & !SQLITE_OPEN_CREATE) == SQLITE_OK {
         // SAFETY: the caller's promise.
         unsafe { room(shim, file).write(None) };
         return SQLITE_OK;
     }
-    let code = open(flags);
+    let code = open(as_it_is);
     let handle = before.or_else(|| name.and_then(Handle::at));
     // SAFETY: the caller's promise.
     unsafe { room(shim, file).write(handle.map(|handle| Unsynced { path, handle })) };
     code
+}
+
+/// Whether the WAL `name` belongs to the database's owner.
+fn is_the_owners(name: &CStr) -> bool {
+    let owner = |path: &[u8]| stat(path).map(|found| (found.st_uid, found.st_gid));
+    let database = name.to_bytes().strip_suffix(b"-wal").map(owner);
+    database.is_some_and(|database| database.is_ok() && database == owner(name.to_bytes()))
 }
 
 /// A WAL was synced.
