@@ -21,6 +21,7 @@ use crate::sqlite::abi::*;
 use crate::text::PathEnd;
 use crate::vfs::rim;
 use std::ffi::{c_int, c_void};
+use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -94,6 +95,8 @@ unsafe extern "C" fn x_lock(file: *mut sqlite3_file, level: c_int) -> c_int {
 struct Watch {
     /// First, so that a file's methods lead here.
     watched: sqlite3_io_methods,
+    /// Until the first sync, of a WAL that `wal` is to hear of.
+    unsynced: sqlite3_io_methods,
     poisoned: sqlite3_io_methods,
     /// The base's.
     x_sync: unsafe extern "C" fn(*mut sqlite3_file, c_int) -> c_int,
@@ -123,7 +126,12 @@ pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
         while let Some(watch) = unsafe { at.as_ref() } {
             if ptr::eq(watch.base, base) && ptr::eq(watch.shim, shim) {
                 // SAFETY: as above; the file's methods are the same but for xSync.
-                unsafe { (*file).pMethods = &raw const (*at).watched };
+                unsafe {
+                    (*file).pMethods = match wal::is_synced(shim, file) {
+                        true => &raw const (*at).watched,
+                        false => &raw const (*at).unsynced,
+                    }
+                };
                 return;
             }
             at = watch.next;
@@ -134,6 +142,10 @@ pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
             iVersion: lower.iVersion.min(3),
             xSync: Some(x_sync_watched),
             ..lower
+        };
+        let unsynced = sqlite3_io_methods {
+            xSync: Some(x_sync_first),
+            ..watched
         };
         let poisoned = sqlite3_io_methods {
             xWrite: Some(x_write),
@@ -147,6 +159,7 @@ pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
         };
         let Some(new) = try_box(Watch {
             watched,
+            unsynced,
             poisoned,
             x_sync,
             base,
@@ -170,17 +183,33 @@ pub unsafe fn watch(shim: &'static Shim, file: *mut sqlite3_file) {
 unsafe extern "C" fn x_sync_watched(file: *mut sqlite3_file, flags: c_int) -> c_int {
     // SAFETY: only `watch` hands this method out, in a Watch that it is the first member of. The file is the base's
     // own, and its method the base's.
-    let (watch, code) = unsafe {
+    let code = unsafe {
         let watch = &*(*file).pMethods.cast::<Watch>();
-        (watch, (watch.x_sync)(file, flags))
+        (watch.x_sync)(file, flags)
     };
     if code != SQLITE_OK {
         return watched_sync_failed(file, code);
     }
-    rim::guard(&watch.shim.sqlite, "wal", (), || {
-        // SAFETY: only what `wal` has opened is watched.
-        unsafe { wal::synced(watch.shim, file) };
-    });
+    code
+}
+
+unsafe extern "C" fn x_sync_first(file: *mut sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: only `watch` hands this method out, in the `unsynced` of a Watch.
+    let watch = unsafe {
+        let methods = (*file).pMethods.cast::<u8>();
+        &*methods.sub(offset_of!(Watch, unsynced)).cast::<Watch>()
+    };
+    // SAFETY: as in `x_sync_watched`; nobody looks at SQLite's part of the file while we are called.
+    let code = unsafe {
+        (*file).pMethods = &raw const watch.watched;
+        x_sync_watched(file, flags)
+    };
+    if code == SQLITE_OK {
+        rim::guard(&watch.shim.sqlite, "xSync", (), || {
+            // SAFETY: only what `wal` has opened is watched.
+            unsafe { wal::synced(watch.shim, file) };
+        });
+    }
     code
 }
 

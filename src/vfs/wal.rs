@@ -138,7 +138,16 @@ fn is_the_owners(name: &CStr) -> bool {
     database.is_some_and(|database| database.is_ok() && database == owner(name.to_bytes()))
 }
 
-/// A WAL was synced.
+/// Whether nothing is to be heard of its first sync.
+///
+/// # Safety
+/// [`open`] has opened it.
+pub unsafe fn is_synced(shim: &Shim, file: *mut sqlite3_file) -> bool {
+    // SAFETY: `open` wrote it.
+    unsafe { (*room(shim, file)).is_none() }
+}
+
+/// A WAL was synced for the first time since it was opened.
 ///
 /// # Safety
 /// [`open`] has opened it.
