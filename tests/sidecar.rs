@@ -217,12 +217,6 @@ fn replaced_by_a_directory() {
     strike("a directory", replace, |house| remove(&house.sidecar()));
 }
 
-fn is_root(test: &str) -> bool {
-    // SAFETY: plain system call.
-    let root = unsafe { libc::geteuid() } == 0;
-    support::available(test, "root", root, "run the tests as root")
-}
-
 fn allow(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -243,7 +237,7 @@ fn nobodies(house: &House, count: usize) -> Vec<Writer> {
 /// Some have it mapped from before, the others may only read it.
 #[test]
 fn read_only() {
-    if !is_root("read_only") {
+    if !support::is_root("read_only") {
         return;
     }
     for journal in JOURNALS {
@@ -265,7 +259,7 @@ fn read_only() {
 /// A WAL that is open needs nothing of the directory, and there is no sidecar yet.
 #[test]
 fn unwritable_directory() {
-    if !is_root("unwritable_directory") {
+    if !support::is_root("unwritable_directory") {
         return;
     }
     let house = House::new("wal");

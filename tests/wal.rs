@@ -103,7 +103,11 @@ fn the_directory_is_synced_once() {
 
 #[test]
 fn the_directory_of_another_wal_is_synced_again() {
-    if support::has_program("the_directory_of_another_wal", "strace", "strace") {
+    if support::has_program(
+        "the_directory_of_another_wal_is_synced_again",
+        "strace",
+        "strace",
+    ) {
         for place in PLACES {
             let [directory, wal, _] = calls(place, false);
             assert!(
@@ -116,14 +120,7 @@ fn the_directory_of_another_wal_is_synced_again() {
 
 #[test]
 fn root_gives_a_wal_to_the_owner() {
-    // SAFETY: plain system call.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !support::available(
-        "root_gives_a_wal_to_the_owner",
-        "root",
-        root,
-        "run the tests as root",
-    ) {
+    if !support::is_root("root_gives_a_wal_to_the_owner") {
         return;
     }
     let house = House::new("wal");

@@ -10,6 +10,8 @@
 //! | WAL | [`watch`]: the file is the base's own, with one method of ours |
 //! | rollback journal | nobody: each transaction writes it anew, from its beginning |
 //!
+//! The first sync of a WAL tells [`wal`], too, that its directory is synced.
+//!
 //! A file is poisoned by exchanging its table of methods, so that the others pay nothing. With `retry_ms=0` all is as in
 //! stock SQLite; that of a WAL, whose name has no URI, is the environment's or the program's. Files that other machines
 //! can reach have rules of their own: see `network`.

@@ -5,8 +5,8 @@
 //!
 //! - *Its directory is synced* with the first commit, so that a power failure does not take the file away from under it
 //!   (`unixSync`, UNIXFILE_DIRSYNC): a second flush of the disk, on ext4 a fifth of all that such a write takes. A connection
-//!   that stays open does so once, and relies on it from then on. So may the next connection of the same process, if the WAL
-//!   is still that very file.
+//!   that stays open does so once (and not again if it failed, which `unixSync` tells nobody), and relies on it from then on.
+//!   So may the next connection of the same process, if the WAL is still that very file.
 //! - *Root gives it to the database's owner* (`robustFchown`), and waits for whoever is in the middle of writing to it.
 //!   Among a thousand processes on two processors that one may have to wait for 100 ms until it may go on, and then all of
 //!   them stand in the kernel, one behind the other. So nothing is given to whom it belongs already: it is opened as a
@@ -21,10 +21,11 @@ use super::Shim;
 use super::file::File;
 use crate::sqlite::abi::*;
 use crate::wait::inheritance::Inheritance;
+use nix::errno::Errno;
 use nix::sys::stat::stat;
 use nix::unistd::geteuid;
 use std::ffi::{CStr, c_char, c_int};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::mem::offset_of;
 
 /// The WALs whose directory this process has synced since they were there.
@@ -46,8 +47,8 @@ struct Handle {
 const _: () = assert!(offset_of!(Handle, bytes) == offset_of!(libc::file_handle, f_handle));
 
 impl Handle {
-    /// Of the file at `path`. `None` if there is none, or if it has no handle.
-    fn at(path: &CStr) -> Option<Handle> {
+    /// Of the file at `path`: ENOENT if there is none, another error if it has no handle.
+    fn at(path: &CStr) -> nix::Result<Handle> {
         let mut handle = Handle {
             length: LONGEST as u32,
             kind: 0,
@@ -61,7 +62,7 @@ impl Handle {
             libc::name_to_handle_at(libc::AT_FDCWD, path.as_ptr(), handle, &mut mount, 0)
         };
         handle.mount = mount;
-        (code == 0).then_some(handle)
+        Errno::result(code).map(|_| handle)
     }
 }
 
@@ -108,13 +109,11 @@ pub unsafe fn open(
     // SAFETY: a name is NULL or terminated.
     let name = (!name.is_null()).then(|| unsafe { CStr::from_ptr(name) });
     let name = name.filter(|_| shim.is_over_unix());
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    let path = hasher.finish();
+    let path = BuildHasherDefault::<DefaultHasher>::default().hash_one(name);
     // Nobody removes it meanwhile: who opens a WAL holds SHARED, and for that it takes EXCLUSIVE (`sqlite3WalClose`).
-    let before = name.and_then(Handle::at);
-    let is_synced = before.is_some_and(|handle| SYNCED.has(path, &handle));
-    let belongs = before.is_some() && geteuid().is_root() && name.is_some_and(is_the_owners);
+    let before = name.map_or(Err(Errno::EOPNOTSUPP), Handle::at);
+    let is_synced = before.is_ok_and(|handle| SYNCED.has(path, &handle));
+    let belongs = before.is_ok() && geteuid().is_root() && name.is_some_and(is_the_owners);
     let as_it_is = match belongs {
         true => flags & !SQLITE_OPEN_WAL | SQLITE_OPEN_SUPER_JOURNAL,
         false => flags,
@@ -125,9 +124,13 @@ pub unsafe fn open(
         return SQLITE_OK;
     }
     let code = open(as_it_is);
-    let handle = before.or_else(|| name.and_then(Handle::at));
+    let handle = match (before, name) {
+        (Err(Errno::ENOENT), Some(name)) => Handle::at(name),
+        _ => before,
+    };
+    let unsynced = handle.ok().map(|handle| Unsynced { path, handle });
     // SAFETY: the caller's promise.
-    unsafe { room(shim, file).write(handle.map(|handle| Unsynced { path, handle })) };
+    unsafe { room(shim, file).write(unsynced) };
     code
 }
 

@@ -33,6 +33,12 @@ pub fn available(test: &str, what: &str, there: bool, remedy: &str) -> bool {
     there
 }
 
+/// [`available`] for who may do everything.
+pub fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    available(test, "root", root, "run the tests as root")
+}
+
 /// [`available`] for a program on the PATH (or at an absolute path) from a Debian package.
 pub fn has_program(test: &str, program: &str, package: &str) -> bool {
     let there = Command::new("sh")
