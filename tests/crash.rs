@@ -376,6 +376,28 @@ fn the_head_is_stopped() {
     stop_one(1);
 }
 
+/// The head looks now and then whether the lock is free. It does so without SHARED: stopped with that in hand, it would
+/// keep the holder from its commit.
+#[test]
+fn a_head_that_looks_holds_no_lock() {
+    let house = House::new("delete");
+    let mut all = house.lined_up(2);
+    sleep_ms(20);
+    let head = format!(" {} ", all[1].pid());
+    let until = now() + 400_000_000;
+    let mut looks = 0;
+    while now() < until {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let its: Vec<_> = locks.lines().filter(|lock| lock.contains(&head)).collect();
+        assert!(its.is_empty(), "after {looks} looks: {its:?}");
+        looks += 1;
+    }
+    assert!(looks > 100);
+    all[0].ask("commit", "done");
+    all[1].expect("done");
+    house.end(all);
+}
+
 #[test]
 fn one_in_the_middle_is_stopped() {
     stop_one(2);

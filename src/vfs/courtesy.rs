@@ -318,14 +318,14 @@ pub fn enter(file: &File) {
     });
 }
 
-/// A transaction begins after one that had to wait. `is_held` says whether somebody writes. Says whether it is turned
-/// away, if it can be.
+/// A transaction begins after one that had to wait. `is_held` says whether somebody writes. Says what it is refused if it
+/// is turned away, where it can be.
 #[cold]
 #[inline(never)]
-pub fn knock(file: &File, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> bool {
-    rim::guard(&file.shim.sqlite, "knock", false, || {
-        let knock = |waiter: &mut Waiter| waiter.knock(is_held, can_be_turned_away);
-        file.courtesy.with(file, knock).unwrap_or(false)
+pub fn turned_away(file: &File, is_held: impl Fn() -> bool, can_be: bool) -> Option<Want> {
+    rim::guard(&file.shim.sqlite, "turned_away", None, || {
+        let begins = |waiter: &mut Waiter| waiter.begins(is_held, can_be);
+        file.courtesy.with(file, begins).flatten()
     })
 }
 

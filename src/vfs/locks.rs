@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - SQLite's own lock decides. Ours is only to answer SQLITE_BUSY, without asking it, where SQLite can do without
-//!   the lock: to a writer whose turn it is not, and to a guest on its way there (`knock`); to one that would move a read
+//!   the lock: to a writer whose turn it is not, and on its way there (`turned_away`); to one that would move a read
 //!   mark on the way to its turn (`spares_mark`); and to the last close of a WAL that is not the last (`lock_alone`).
 //! - While nobody waits, a transaction pays for a few loads and no system call. What happens when
 //!   somebody does is in functions of its own.
@@ -20,7 +20,7 @@
 
 use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING, WROTE};
 use super::courtesy::{
-    answered, enter, knock, may_try, read_ends, reader_left, released, spares_mark, unwritten,
+    answered, enter, may_try, read_ends, reader_left, released, spares_mark, turned_away, unwritten,
 };
 use super::file::{File, call, pass};
 use super::rim;
@@ -74,11 +74,10 @@ extern "C" fn lock_shared_again(file: *mut sqlite3_file) -> c_int {
     let ours = unsafe { File::of(file) };
     enter(ours);
     let is_wal = ours.courtesy.is(WAL);
-    let code = match knock(ours, || is_reserved(file), !is_wal) {
-        true => SQLITE_BUSY,
-        false => lock(file, SQLITE_LOCK_SHARED),
-    };
-    answered(ours, Want::Shared, code)
+    match turned_away(ours, || is_reserved(file), !is_wal) {
+        Some(want) => answered(ours, want, SQLITE_BUSY),
+        None => answered(ours, Want::Shared, lock(file, SQLITE_LOCK_SHARED)),
+    }
 }
 
 /// Whether somebody else has RESERVED or more.
@@ -316,7 +315,7 @@ extern "C" fn shm_lock_again(
         read_ends(ours);
         crate::inject::kill_point("anew");
     } else {
-        knock(ours, || false, false);
+        turned_away(ours, || false, false);
         crate::inject::kill_point("reading");
     }
     shm_lock(file, offset, count, flags)

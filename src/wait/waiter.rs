@@ -242,6 +242,18 @@ impl Waiter {
         line.has_come_to(due)
     }
 
+    /// A transaction begins after a refusal, and holds no lock yet. `is_held` says whether somebody writes; where that
+    /// cannot be asked, that nobody does. Says what it is refused, if it is turned away.
+    pub fn begins(&mut self, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> Option<Want> {
+        if self.knock(&is_held, can_be_turned_away) {
+            return Some(Want::Shared);
+        }
+        // The head looks whether the lock is free. With SHARED in hand it would be in the way of whoever has it and
+        // commits; and if it were stopped there, for as long as that lasts.
+        let looks = self.told.is_some() && !self.is_stranger();
+        (looks && is_held()).then_some(Want::Turn)
+    }
+
     fn transaction(&self) -> c_int {
         self.connection.transaction(&self.sqlite, self.database)
     }

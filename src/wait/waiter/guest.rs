@@ -17,14 +17,12 @@ const KNOCKS_FOR_A_READ: u8 = 8;
 const TRIES: u32 = 4;
 
 impl Waiter {
-    /// A transaction begins after one that had to wait, and holds no lock yet. One who does not wait here waits a
+    /// A transaction begins, as for [`Waiter::begins`]. One who does not wait here waits a
     /// moment for its turn: at the door if its turn is due, else at the end of the line. For if it is refused,
     /// it is away for as long as it likes to sleep, and if that is longer than the line, it never gets its share.
     ///
-    /// `is_held` says whether somebody writes; where that cannot be asked, that nobody does.
-    ///
     /// Says whether it is turned away, if it can be.
-    pub fn knock(&mut self, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> bool {
+    pub(super) fn knock(&mut self, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> bool {
         self.begun = self.begun.saturating_add(1);
         let only_reads = self.due.is_none() && self.begun <= self.reads;
         if self.knocks == 0 || only_reads || !self.is_stranger() {
