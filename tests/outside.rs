@@ -219,6 +219,50 @@ fn it_meets_a_commit_and_reads() {
     scene.end(&[]);
 }
 
+/// One that has waited for the end of a commit and then wrote is expected to write from then on, also after a write that met
+/// nobody. It waits in the line, and is told there.
+#[test]
+fn who_met_a_commit_is_expected_next_time() {
+    let mut scene = it_meets_a_commit("once");
+    scene.all[4].send("once");
+    sleep_ms(50);
+    scene.all[0].ask("commit", "done");
+    scene.expected[0].expect("done");
+    scene.all[4].expect("done");
+    scene.all[4].ask("once", "done");
+    scene.all[0].ask("hold EXCLUSIVE", "fine");
+    scene.all[4].send("once");
+    let stands = || scene.house.standing() == 1;
+    assert!(within(5_000, stands), "it does not wait in line");
+    sleep_ms(50);
+    assert!(!scene.house.is_gate_armed());
+    let start = scene.all[0].ask("commit", "done");
+    go_on("commit", start, &mut scene.all[4..], SOON);
+    scene.end(&[]);
+}
+
+/// With a rollback journal it waits before it reads even if one stands there: that one is about to commit. If all that it
+/// does is to read, it does not have to wait the next time.
+#[test]
+fn with_a_journal_two_are_a_crowd() {
+    let mut scene = Scene::of("delete", 1, 20_000, "");
+    scene.begin();
+    scene.come();
+    scene.serve();
+    scene.all[0].ask("hold IMMEDIATE", "fine");
+    scene.house.queue(&mut scene.all[1]);
+    for is_expected in [true, false] {
+        let before = scene.house.standing();
+        scene.expected[0].send("look");
+        let waits = within(100, || scene.house.standing() > before);
+        assert_eq!(waits, is_expected);
+        scene.expected[0].expect("fine");
+    }
+    scene.all[0].ask("commit", "done");
+    scene.all[1].expect("done");
+    scene.end(&[]);
+}
+
 /// It reads. That it has to wait once, and the next time it need not; nor after that, until it has written much
 /// more often than at first.
 #[test]

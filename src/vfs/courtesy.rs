@@ -246,7 +246,8 @@ impl Courtesy {
     pub fn close(&self) {
         if let Some(reusable) = self.waiter.take() {
             self.words.set(NOBODY.as_ptr());
-            reusable.waiter.lock().close();
+            let wrote = self.is(WROTE) && !self.is(WAL);
+            reusable.waiter.lock().close(wrote);
             note::forget(reusable);
             note::take_back(reusable);
         }
@@ -334,7 +335,10 @@ pub fn turned_away(file: &File, is_held: impl Fn() -> bool, can_be: bool) -> Opt
 #[inline(never)]
 pub extern "C" fn read_ends(file: &File) {
     rim::guard(&file.shim.sqlite, "read_ends", (), || {
-        file.courtesy.with(file, Waiter::read_ends);
+        let courtesy = &file.courtesy;
+        if courtesy.with(file, Waiter::read_ends) == Some(false) {
+            courtesy.clear(REFUSED);
+        }
     });
 }
 

@@ -291,13 +291,19 @@ impl Waiter {
     }
 
     /// A WAL's read lock is given back. That is the end of a transaction; or somebody has committed meanwhile and
-    /// `walTryBeginRead` begins anew, and then our turn is still ours.
-    pub fn read_ends(&mut self) {
+    /// `walTryBeginRead` begins anew, and then our turn is still ours. Says whether there is something that we still
+    /// wait for.
+    pub fn read_ends(&mut self) -> bool {
         let waits = !self.is_stranger();
         let told = self.told.as_mut().filter(|_| waits);
         if !told.is_some_and(Call::reads_anew) {
             self.pass_on();
         }
+        self.want.is_some() || self.waits()
+    }
+
+    fn waits(&self) -> bool {
+        self.ticket.is_some() || self.knocks > 0
     }
 
     /// A transaction ends. If it came to its end without a try for which the line has sent us, the next
@@ -360,6 +366,7 @@ impl Waiter {
             // SHARED, on the way to RESERVED.
             return true;
         }
+        let passed_gate = self.want == Some(Want::Shared) && self.errand.passes_gate();
         // Should the same statement have to wait once more, it gets its whole time again: rather that
         // than too little for the next one.
         self.deadline = None;
@@ -369,7 +376,7 @@ impl Waiter {
         self.meant = None;
         self.crowd = 0;
         self.attempt = 0;
-        self.ticket.is_some() || self.knocks > 0
+        self.waits() || passed_gate
     }
 
     /// The locks of a transaction were released while a line stands, or somebody waits at the gate.
@@ -412,9 +419,10 @@ impl Waiter {
         }
     }
 
-    /// The connection is closed.
-    pub fn close(&mut self) {
+    /// The connection is closed. `wrote` says whether it has written to a rollback journal meanwhile.
+    pub fn close(&mut self, wrote: bool) {
         self.pass_on();
+        self.errand.closes(wrote);
         if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
             CLAIMS.leave(self.sidecar.hash(), due);
         }

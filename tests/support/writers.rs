@@ -249,11 +249,21 @@ impl House {
 
     /// How many stand in the line; 0 if there is none.
     pub fn standing(&self) -> u32 {
+        self.word(8) as u32
+    }
+
+    /// Whether somebody waits for the end of a commit, out of the line.
+    pub fn is_gate_armed(&self) -> bool {
+        self.word(40) >> 63 != 0
+    }
+
+    /// A word of the sidecar; 0 if there is none.
+    fn word(&self, index: u64) -> u64 {
         let mut word = [0; 8];
         let path = self.sidecar();
         // A directory or a link that leads nowhere may be there.
-        let read = std::fs::File::open(path).and_then(|f| f.read_exact_at(&mut word, 64));
-        read.map_or(0, |()| u64::from_le_bytes(word) as u32)
+        let read = std::fs::File::open(path).and_then(|f| f.read_exact_at(&mut word, index * 8));
+        read.map_or(0, |()| u64::from_le_bytes(word))
     }
 
     pub fn writer(&self) -> Writer {

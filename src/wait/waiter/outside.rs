@@ -1,7 +1,8 @@
 //! Waiting before the database is attached; see `turn::admission`.
 //!
-//! With a rollback journal all wait here: nothing is torn down if nobody is attached, and whoever reads the schema is in the
-//! way of the one who commits.
+//! With a rollback journal all wait here, and however short the line is: nothing is torn down if nobody is attached, and
+//! whoever reads the schema is in the way of the one who commits. (Of 1,000 processes, p99.9 of 270 to 400 ms instead of 340
+//! to 450 in memory, and of 1.16 s instead of 1.39 on a disk.)
 //!
 //! Invariant: what is expected of a connection decides when its first lock is asked for, never whether. Its timeout is
 //! that of one statement, whether that waits outside, attached, or both.
@@ -34,7 +35,7 @@ const READS: u8 = 4;
 pub struct Errand {
     habit: Habit,
     step: Step,
-    /// When it was opened, or went in after it had waited outside, and for how long.
+    /// When it was opened, or went in after it had waited at the gate or outside; and how long outside.
     let_in: u64,
     outside: u64,
     /// Whether it then wanted to write at once; `None`: it has not yet.
@@ -68,6 +69,13 @@ impl Errand {
         self.wrote = Some(is_wal);
     }
 
+    /// The connection is closed, and it `wrote` to a rollback journal, whether anybody waited or not.
+    pub fn closes(&mut self, wrote: bool) {
+        if wrote {
+            self.wrote.get_or_insert(false);
+        }
+    }
+
     /// A statement begins to wait for up to `timeout`: says until when. It may have begun outside.
     pub fn begin_wait(&mut self, timeout: u64, now: u64) -> u64 {
         self.timeout = Some(timeout);
@@ -76,6 +84,12 @@ impl Errand {
             true => now + timeout.saturating_sub(outside),
             false => now + timeout,
         }
+    }
+
+    /// SHARED was refused, and is had now. Says whether it is still to be seen whether it came to write.
+    pub fn passes_gate(&mut self) -> bool {
+        self.let_in = mapped::now();
+        self.is_prompt.is_none()
     }
 
     /// Whether it ever had a timeout to wait for.
@@ -110,8 +124,8 @@ impl Errand {
             (Some(is_wal), Some(timeout)) if self.is_prompt == Some(true) => {
                 self.habit.again(is_wal, timeout, self.timeout.is_none())
             }
-            // In a turn of its own it has not learnt anything.
-            (Some(_), None) if self.is_prompt == Some(true) => self.habit,
+            // In a turn of its own, or if nobody stood in the line, it has not learnt anything.
+            (Some(_), None) if self.is_prompt != Some(false) => self.habit,
             _ => Habit::default(),
         }
     }
@@ -132,7 +146,11 @@ impl Waiter {
         if self.sidecar.line().is_none_or(has_turn) {
             return;
         }
-        let crowd = crate::inject::crowd(admission::CROWD);
+        let crowd = match self.errand.habit.is_wal {
+            true => crate::inject::crowd(admission::CROWD),
+            // To read the schema first would be in the way of whoever is the head now.
+            false => 1,
+        };
         self.wait_outside(crowd, mapped::now() + patience);
     }
 
@@ -147,23 +165,36 @@ impl Waiter {
             let_in,
             ..
         } = self.errand;
-        let is_expected = step == Step::Free
-            && !habit.is_wal
-            && habit.patience().is_some()
-            && habit::is_prompt(let_in, mapped::now());
-        is_expected && self.ticket.is_none() && !self.is_stranger() && self.wait_outside(0, until)
+        let is_expected = match step {
+            Step::Free => {
+                habit.patience().is_some()
+                    && habit::is_prompt(let_in, mapped::now())
+                    && self.ticket.is_none()
+            }
+            // It has waited, and somebody else was quicker.
+            Step::Entered(_) => self.ticket.is_some(),
+            Step::Writes | Step::Done => false,
+        };
+        is_expected && !habit.is_wal && !self.is_stranger() && self.wait_outside(0, until)
     }
 
     /// False if there is no line of so many.
     fn wait_outside(&mut self, crowd: u32, until: u64) -> bool {
+        self.is_told_again();
         let Some(m) = self.sidecar.line() else {
             return false;
         };
-        // It may have come back at once.
-        self.turn.judge(m);
         let started = m.now();
-        let Some(mut ticket) = admission::come(m, m.member(), crowd) else {
-            return false;
+        let mut ticket = match self.ticket {
+            Some(ticket) => ticket,
+            None => {
+                // It may have come back at once.
+                self.turn.judge(m);
+                let Some(ticket) = admission::come(m, m.member(), crowd) else {
+                    return false;
+                };
+                ticket
+            }
         };
         let every = look_every(until.saturating_sub(started));
         let mut is_interrupted = false;
@@ -176,13 +207,17 @@ impl Waiter {
             match outcome {
                 Outcome::Signalled => {}
                 Outcome::TimeOver if look < until => {}
+                Outcome::Lapsed if self.ticket.take().is_some() => {
+                    self.due = Some(ticket.number);
+                    return false;
+                }
                 _ => break,
             }
             is_interrupted = self.is_interrupted() == Some(true);
         }
         admission::set_out(m, ticket);
         self.errand.let_in = m.now();
-        self.errand.outside = self.errand.let_in - started;
+        self.errand.outside += self.errand.let_in - started;
         self.errand.step = Step::Entered(0);
         self.ticket = Some(ticket);
         if is_interrupted {
@@ -200,6 +235,11 @@ impl Waiter {
         errand
             .is_prompt
             .get_or_insert_with(|| habit::is_prompt(errand.let_in, mapped::now()));
+        self.is_told_again();
+    }
+
+    /// It has entered, and now it has to wait: from here on it is to be told.
+    fn is_told_again(&mut self) {
         if let (Some(m), Some(ticket)) = (self.sidecar.line(), &mut self.ticket)
             && line::line(m).is_some_and(|line| line.position(ticket.number) == Some(0))
         {
