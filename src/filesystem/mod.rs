@@ -13,6 +13,7 @@
 //! | `table` | how they are found |
 //! | `mountinfo` | the mount that a path is on, its type and its options |
 //! | `beegfs` | the one file system that tells about its locks elsewhere |
+//! | `known` | what need not be asked twice |
 //! | `pieces` | reading without the heap |
 //!
 //! **statfs is not enough**: FUSE has one magic number for all its file systems, and 9p shows the number of
@@ -20,6 +21,7 @@
 //! by its device number, which then has a major; for all else the mount is looked up.
 
 mod beegfs;
+mod known;
 mod mountinfo;
 mod pieces;
 mod rows;
@@ -33,7 +35,6 @@ use nix::sys::stat::{FileStat, major, minor, stat};
 use nix::sys::statfs::statfs;
 use std::ffi::CStr;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use table::Home;
 
 /// Who can reach the database.
@@ -87,17 +88,30 @@ pub fn can_share_memory(database: &CStr, fs: Fs) -> bool {
 
 /// What `database` lies on, or will, if it does not exist yet. `fs` overrides the kind, nothing else.
 pub fn look(database: &CStr, fs: Fs) -> Ground {
-    let mut ground = match magic_of(database) {
-        Ok(magic) => look_at(database, magic),
-        Err(Errno::ENOENT) => look_at_directory(database),
-        Err(_) => Ground::unknown(),
-    };
+    let mount = known::mount_of(database);
+    let known = mount.and_then(known::recall);
+    let mut ground = known.unwrap_or_else(|| {
+        let ground = look_around(database);
+        // Another one may have been mounted there meanwhile.
+        if let Some(mount) = mount.filter(|_| known::mount_of(database) == mount) {
+            known::remember(mount, &ground);
+        }
+        ground
+    });
     match fs {
         Fs::Auto => {}
         Fs::Local => ground.kind = Kind::Local,
         Fs::Network => ground.kind = Kind::Network,
     }
     ground
+}
+
+fn look_around(database: &CStr) -> Ground {
+    match magic_of(database) {
+        Ok(magic) => look_at(database, magic),
+        Err(Errno::ENOENT) => look_at_directory(database),
+        Err(_) => Ground::unknown(),
+    }
 }
 
 fn magic_of(path: &CStr) -> nix::Result<u32> {
@@ -155,30 +169,17 @@ fn survey(path: &CStr, magic: u32, home_of: HomeOf) -> Ground {
             Ground::named(Kind::Local, row.name)
         }
         (Some(row), Some(device)) if row.home == Home::Local => {
-            if is_known(device, magic) {
+            if known::is_device(device, magic) {
                 return Ground::named(Kind::Local, row.name);
             }
             let ground = judge(magic, mount_of(&sought), home_of);
             if (ground.kind, ground.locks) == (Kind::Local, Locks::Shared) {
-                KNOWN.store(key(device, magic), Ordering::Relaxed);
+                known::remember_device(device, magic);
             }
             ground
         }
         _ => judge(magic, mount_of(&sought), home_of),
     }
-}
-
-/// The last of those without a device of their own that was found to be local: /proc/self/mountinfo is not read for
-/// each database that is opened on a tmpfs. (What an overlay lies on may change.)
-static KNOWN: AtomicU64 = AtomicU64::new(0);
-
-/// Minor numbers have 20 bits, major ones 12; no magic number is 0.
-fn key((major, minor): (u64, u64), magic: u32) -> u64 {
-    u64::from(magic) << 32 | (major & 0xfff) << 20 | minor & 0xf_ffff
-}
-
-fn is_known(device: (u64, u64), magic: u32) -> bool {
-    magic != 0 && KNOWN.load(Ordering::Relaxed) == key(device, magic)
 }
 
 type HomeOf = fn(&CStr) -> Option<(Kind, Text)>;
