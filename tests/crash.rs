@@ -249,7 +249,7 @@ fn killed_while_blaming_the_head() {
             house.queue(&mut all[2]);
             house.queue(&mut all[3]);
             let mut stopped = all.remove(1);
-            stopped.signal(libc::SIGSTOP);
+            stopped.stop();
             sleep_ms(30);
             let start = all[0].ask("commit", "done");
             go_on(point, start, &mut all[1..3], STOPPED_SOON);
@@ -346,7 +346,7 @@ fn stop_one(at: usize) {
         let mut all = house.lined_up(5);
         sleep_ms(50);
         let mut stopped = all.remove(at);
-        stopped.signal(libc::SIGSTOP);
+        stopped.stop();
         let what = format!("{journal}, {at} stopped");
         if at == 0 {
             // It has SQLite's lock: the others can only wait, for as long as it takes.
@@ -443,7 +443,7 @@ fn two_faults_at_once() {
         let mut house = House::new(journal);
         let mut all = house.lined_up(5);
         let mut stopped = all.remove(1);
-        stopped.signal(libc::SIGSTOP);
+        stopped.stop();
         sleep_ms(50);
         let mut holder = all.remove(0);
         house.victims.push(holder.who);

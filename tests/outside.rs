@@ -118,14 +118,13 @@ impl Scene {
 
     /// They write as often as makes a habit, and wait outside.
     fn teach(&mut self) {
-        for _ in 0..20 {
-            self.begin();
-            if self.come() {
-                return;
+        sooner_or_later(|attempt| {
+            if attempt > 0 {
+                self.serve();
             }
-            self.serve();
-        }
-        panic!("nothing is expected of them");
+            self.begin();
+            self.come()
+        });
     }
 
     /// Somebody may have fallen.
@@ -176,20 +175,31 @@ fn so_it_is_with_a_journal() {
     scene.end(&[]);
 }
 
+/// What is expected of a process it soon forgets, and this machine may have too much to do meanwhile: then it is tried again.
+fn sooner_or_later(attempt: impl FnMut(u32) -> bool) {
+    assert!((0..20).any(attempt), "nothing is expected");
+}
+
 /// One that is expected comes for `command` while somebody commits to a rollback journal, and waits for its turn to write.
 /// One of which nothing is known is there, too.
 fn it_meets_a_commit(command: &str) -> Scene {
     let mut scene = Scene::of("delete", 1, 20_000, "");
-    scene.begin();
-    scene.come();
-    scene.serve();
     let mut stranger = scene.house.writer();
     stranger.ask("close", "fine");
+    sooner_or_later(|_| {
+        scene.begin();
+        scene.come();
+        scene.serve();
+        scene.all[0].ask("hold EXCLUSIVE", "fine");
+        scene.expected[0].send(command);
+        let stands = within(200, || scene.house.standing() == 1);
+        if !stands {
+            scene.all[0].ask("commit", "done");
+            scene.expected[0].hear();
+        }
+        stands
+    });
     scene.all.push(stranger);
-    scene.all[0].ask("hold EXCLUSIVE", "fine");
-    scene.expected[0].send(command);
-    let stands = || scene.house.standing() == 1;
-    assert!(within(5_000, stands), "it does not wait in line");
     scene
 }
 
@@ -229,15 +239,19 @@ fn who_met_a_commit_is_expected_next_time() {
     scene.all[0].ask("commit", "done");
     scene.expected[0].expect("done");
     scene.all[4].expect("done");
-    scene.all[4].ask("once", "done");
-    scene.all[0].ask("hold EXCLUSIVE", "fine");
-    scene.all[4].send("once");
-    let stands = || scene.house.standing() == 1;
-    assert!(within(5_000, stands), "it does not wait in line");
-    sleep_ms(50);
-    assert!(!scene.house.is_gate_armed());
-    let start = scene.all[0].ask("commit", "done");
-    go_on("commit", start, &mut scene.all[4..], SOON);
+    sooner_or_later(|_| {
+        scene.all[4].ask("once", "done");
+        scene.all[0].ask("hold EXCLUSIVE", "fine");
+        scene.all[4].send("once");
+        let stands = within(200, || scene.house.standing() == 1);
+        if stands {
+            sleep_ms(50);
+            assert!(!scene.house.is_gate_armed());
+        }
+        let start = scene.all[0].ask("commit", "done");
+        go_on("commit", start, &mut scene.all[4..], SOON);
+        stands
+    });
     scene.end(&[]);
 }
 
@@ -246,20 +260,24 @@ fn who_met_a_commit_is_expected_next_time() {
 #[test]
 fn with_a_journal_two_are_a_crowd() {
     let mut scene = Scene::of("delete", 1, 20_000, "");
-    scene.begin();
-    scene.come();
-    scene.serve();
-    scene.all[0].ask("hold IMMEDIATE", "fine");
-    scene.house.queue(&mut scene.all[1]);
-    for is_expected in [true, false] {
-        let before = scene.house.standing();
-        scene.expected[0].send("look");
-        let waits = within(100, || scene.house.standing() > before);
-        assert_eq!(waits, is_expected);
-        scene.expected[0].expect("fine");
-    }
-    scene.all[0].ask("commit", "done");
-    scene.all[1].expect("done");
+    sooner_or_later(|_| {
+        scene.begin();
+        scene.come();
+        scene.serve();
+        scene.all[0].ask("hold IMMEDIATE", "fine");
+        scene.house.queue(&mut scene.all[1]);
+        let [first, second] = [(); 2].map(|()| {
+            let before = scene.house.standing();
+            scene.expected[0].send("look");
+            let waits = within(100, || scene.house.standing() > before);
+            scene.expected[0].expect("fine");
+            waits
+        });
+        assert!(!second);
+        scene.all[0].ask("commit", "done");
+        scene.all[1].expect("done");
+        first
+    });
     scene.end(&[]);
 }
 
@@ -268,10 +286,21 @@ fn with_a_journal_two_are_a_crowd() {
 #[test]
 fn one_that_strays() {
     let mut scene = Scene::new(20_000);
-    scene.teach();
-    scene.serve();
-    scene.begin();
-    scene.expected[0].ask("look", "fine");
+    sooner_or_later(|attempt| {
+        if attempt > 0 {
+            scene.all[0].ask("commit", "done");
+            scene.all[1].expect("done");
+            scene.all[2].expect("done");
+        }
+        scene.teach();
+        scene.serve();
+        scene.begin();
+        let before = scene.house.standing();
+        scene.expected[0].send("look");
+        let waits = within(100, || scene.house.standing() > before);
+        scene.expected[0].expect("fine");
+        waits
+    });
     let asked = now();
     let answered = scene.expected[0].ask("look", "fine");
     assert!((answered - asked) / 1_000_000 < SOON);
@@ -363,7 +392,7 @@ fn stopped_outside() {
     let mut scene = Scene::with(15, 20_000, "");
     scene.teach();
     for writer in &scene.expected {
-        writer.signal(libc::SIGSTOP);
+        writer.stop();
     }
     let start = scene.all[0].ask("commit", "done");
     go_on("stopped", start, &mut scene.all[1..], 200);

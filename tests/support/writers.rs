@@ -167,6 +167,23 @@ impl Writer {
         assert_eq!(unsafe { libc::kill(self.pid(), signal) }, 0);
     }
 
+    /// Stops it. Then no thread of it runs any more: one that runs while another one takes the signal might come to its turn
+    /// meanwhile, and be stopped with SQLite's lock in hand.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        // SAFETY: fills the structure.
+        let waited = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            libc::waitid(
+                libc::P_PID,
+                self.pid() as u32,
+                &mut info,
+                libc::WSTOPPED | libc::WNOWAIT,
+            )
+        };
+        assert_eq!(waited, 0);
+    }
+
     /// Kills it and leaves it a zombie: nobody has asked for its status yet.
     pub fn kill(&mut self) -> u64 {
         let at = now();
