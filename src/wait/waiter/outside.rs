@@ -171,8 +171,8 @@ impl Waiter {
                     && habit::is_prompt(let_in, mapped::now())
                     && self.ticket.is_none()
             }
-            // It has waited, and somebody else was quicker.
-            Step::Entered(_) => self.ticket.is_some(),
+            // Somebody's turn is not over. (One who is not the head has waited for as long as may be expected of it.)
+            Step::Entered(_) => self.is_to_be_told(),
             Step::Writes | Step::Done => false,
         };
         is_expected && !habit.is_wal && !self.is_stranger() && self.wait_outside(0, until)
@@ -180,7 +180,6 @@ impl Waiter {
 
     /// False if there is no line of so many.
     fn wait_outside(&mut self, crowd: u32, until: u64) -> bool {
-        self.is_told_again();
         let Some(m) = self.sidecar.line() else {
             return false;
         };
@@ -235,16 +234,19 @@ impl Waiter {
         errand
             .is_prompt
             .get_or_insert_with(|| habit::is_prompt(errand.let_in, mapped::now()));
-        self.is_told_again();
+        self.is_to_be_told();
     }
 
-    /// It has entered, and now it has to wait: from here on it is to be told.
-    fn is_told_again(&mut self) {
-        if let (Some(m), Some(ticket)) = (self.sidecar.line(), &mut self.ticket)
-            && line::line(m).is_some_and(|line| line.position(ticket.number) == Some(0))
-        {
+    /// If it is the head, it is to be told from here on. Says whether it is.
+    fn is_to_be_told(&mut self) -> bool {
+        let (Some(m), Some(ticket)) = (self.sidecar.line(), &mut self.ticket) else {
+            return false;
+        };
+        let is_head = line::line(m).is_some_and(|line| line.position(ticket.number) == Some(0));
+        if is_head {
             admission::arrive(m, ticket);
         }
+        is_head
     }
 
     /// It has read, and has not asked for the write lock.
