@@ -14,9 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 /// A child that is forked while another thread holds the lock does without.
 static MOUNTS: Mutex<[Option<(u64, Ground)>; 4]> = Mutex::new([const { None }; 4]);
 
-/// The mount that `path` is on. `None` if it cannot be told; an older kernel, or a filter of system calls, is asked once.
+/// Whether mounts have no such numbers here: an older kernel, or a filter of system calls, is asked once.
+static CANNOT: AtomicBool = AtomicBool::new(false);
+
+/// The mount that `path` is on. `None` if it cannot be told.
 pub fn mount_of(path: &CStr) -> Option<u64> {
-    static CANNOT: AtomicBool = AtomicBool::new(false);
     if CANNOT.load(Relaxed) {
         return None;
     }
@@ -41,11 +43,14 @@ pub fn recall(mount: u64) -> Option<Ground> {
     known.map(|(_, ground)| ground.clone())
 }
 
-/// Remembers `ground`, if nothing of it can change as long as it is mounted.
+/// Whether `ground` is sure, and nothing of it can change as long as it is mounted.
+pub fn is_memorable(ground: &Ground) -> bool {
+    ground.is_sure && (ground.kind, ground.locks) == (Kind::Local, Locks::Shared)
+}
+
+/// Remembers a ground that [`is_memorable`].
 pub fn remember(mount: u64, ground: &Ground) {
-    if (ground.kind, ground.locks) == (Kind::Local, Locks::Shared)
-        && let Some(mut mounts) = MOUNTS.try_lock()
-    {
+    if let Some(mut mounts) = MOUNTS.try_lock() {
         mounts.rotate_right(1);
         mounts[0] = Some((mount, ground.clone()));
     }
@@ -60,27 +65,9 @@ fn key((major, minor): (u64, u64), magic: u32) -> u64 {
 }
 
 pub fn is_device(device: (u64, u64), magic: u32) -> bool {
-    magic != 0 && DEVICE.load(Relaxed) == key(device, magic)
+    magic != 0 && CANNOT.load(Relaxed) && DEVICE.load(Relaxed) == key(device, magic)
 }
 
 pub fn remember_device(device: (u64, u64), magic: u32) {
     DEVICE.store(key(device, magic), Relaxed);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_may_change_is_not_remembered() {
-        // No mount has such numbers.
-        for (number, kind) in [(1, Kind::Local), (2, Kind::Network)] {
-            let ground = Ground {
-                kind,
-                ..Ground::unknown()
-            };
-            remember(number, &ground);
-            assert_eq!(recall(number).is_some(), kind == Kind::Local);
-        }
-    }
 }

@@ -75,6 +75,9 @@ pub struct Ground {
     pub name: Text,
     /// `None` if it was not looked up, or not found.
     pub mount_point: Option<Text>,
+    /// Whether it has a device of its own, or its mount was looked up. Without /proc, or without a free descriptor, what the
+    /// magic number says must be enough.
+    pub is_sure: bool,
 }
 
 /// Whether processes that have `database` open can share memory mapped from a file beside it.
@@ -93,7 +96,8 @@ pub fn look(database: &CStr, fs: Fs) -> Ground {
     let mut ground = known.unwrap_or_else(|| {
         let ground = look_around(database);
         // Another one may have been mounted there meanwhile.
-        if let Some(mount) = mount.filter(|_| known::mount_of(database) == mount) {
+        let is_there = || known::mount_of(database) == mount;
+        if let Some(mount) = mount.filter(|_| known::is_memorable(&ground) && is_there()) {
             known::remember(mount, &ground);
         }
         ground
@@ -165,15 +169,16 @@ fn survey(path: &CStr, magic: u32, home_of: HomeOf) -> Ground {
     };
     match (table::by_magic(magic), sought.device) {
         // What has no device of its own has major 0 (Documentation/admin-guide/devices.txt).
-        (Some(row), Some((1.., _))) if row.home == Home::Local => {
-            Ground::named(Kind::Local, row.name)
-        }
+        (Some(row), Some((1.., _))) if row.home == Home::Local => Ground {
+            is_sure: true,
+            ..Ground::named(Kind::Local, row.name)
+        },
         (Some(row), Some(device)) if row.home == Home::Local => {
             if known::is_device(device, magic) {
                 return Ground::named(Kind::Local, row.name);
             }
             let ground = judge(magic, mount_of(&sought), home_of);
-            if (ground.kind, ground.locks) == (Kind::Local, Locks::Shared) {
+            if known::is_memorable(&ground) {
                 known::remember_device(device, magic);
             }
             ground
@@ -209,6 +214,7 @@ fn judge(
         locks: mount.locks(),
         name: mount.name.clone(),
         mount_point: mount.point.clone(),
+        is_sure: true,
     };
     match mount.row.map(|row| row.home) {
         None | Some(Home::Network) => {}
@@ -237,6 +243,7 @@ impl Ground {
             locks: Locks::Shared,
             name: Text::new(name),
             mount_point: None,
+            is_sure: false,
         }
     }
 

@@ -202,6 +202,7 @@ fn without_proc_the_magic_number_decides() {
 fn every_sentence_fits_in_a_line_of_the_log() {
     let check = |locks, name: &str| {
         let ground = Ground {
+            is_sure: true,
             kind: Kind::Network,
             locks,
             name: Text::new(name),
@@ -222,4 +223,15 @@ fn every_sentence_fits_in_a_line_of_the_log() {
     }
     // The longest type that is kept.
     check(Locks::Shared, &format!("overlay on {}", "f".repeat(64)));
+}
+
+#[test]
+fn what_is_only_assumed_is_asked_again() {
+    let line = "overlay overlay rw,lowerdir=/l,upperdir=/u,workdir=/w";
+    let found = judged(OVERLAY, line, Some((Kind::Local, "ext4")));
+    let on_network = judged(OVERLAY, line, Some((Kind::Network, "nfs4")));
+    let without_proc = judge(OVERLAY, None, |_| None);
+    assert_eq!(without_proc.kind, Kind::Local);
+    let memorable = [&found, &on_network, &without_proc].map(known::is_memorable);
+    assert_eq!(memorable, [true, false, false]);
 }

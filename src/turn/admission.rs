@@ -73,7 +73,7 @@ pub fn set_out(m: &impl Machine, ticket: Ticket) {
     crate::inject::kill_point("entering");
 }
 
-/// It is the head, and is about to ask for the lock.
+/// It is the head, and is about to ask for the lock, or was refused SHARED on the way there.
 pub fn arrive(m: &impl Machine, ticket: &mut Ticket) {
     let place = line::place(m, ticket.number).filter(|p| p.member == ticket.member);
     if let Some(place) = place.filter(|place| place.state == State::Entering) {
@@ -82,7 +82,7 @@ pub fn arrive(m: &impl Machine, ticket: &mut Ticket) {
         // From here on it is to be told.
         m.replace(word, place.into(), place.with(State::Awake).into());
         super::quantum::want(m, ticket.number);
-        ticket.polls = 1;
+        ticket.polls = ticket.polls.max(1);
         crate::inject::kill_point("arrived");
     }
 }

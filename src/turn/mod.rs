@@ -39,7 +39,7 @@
 //! | `layout` | the words that the waiters share |
 //! | `machine` | what the line needs of a machine; a simulation has its own |
 //! | `line` | tickets: take, wait, tell, leave |
-//! | `admission` | in a crowd, waiting before the database is attached |
+//! | `admission` | waiting before the database is attached: in a crowd, or for a rollback journal |
 //! | `watch` | the watcher: no progress, who is to blame |
 //! | `quantum` | bounded barging, and checkpoints |
 //! | `knock` | a turn for those who never come to wait |

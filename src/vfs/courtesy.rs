@@ -27,11 +27,13 @@ pub const WRITING: u8 = 1;
 pub const WROTE: u8 = 64;
 /// The database has a wal-index.
 pub const WAL: u8 = 4;
+/// It had one.
+pub const HAD_WAL: u8 = 128;
 /// The WAL's write lock was taken, and nothing was written since.
 pub const FRESH: u8 = 16;
 /// The checkpointer's lock is held.
 pub const CHECKPOINTING: u8 = 32;
-/// A lock call was refused, and none that wanted the same has succeeded since. Or something is expected of the
+/// A lock call was refused, and none that wanted the same has succeeded since, but for the first SHARED after the gate. Or something is expected of the
 /// connection (`habit`), and its first lock is to be looked at.
 pub const REFUSED: u8 = 8;
 
@@ -246,8 +248,9 @@ impl Courtesy {
     pub fn close(&self) {
         if let Some(reusable) = self.waiter.take() {
             self.words.set(NOBODY.as_ptr());
-            let wrote = self.is(WROTE) && !self.is(WAL);
-            reusable.waiter.lock().close(wrote);
+            // A WAL's last close takes EXCLUSIVE, too.
+            let came_for_journal = self.is(WROTE) && !self.is(WAL | HAD_WAL);
+            reusable.waiter.lock().close(came_for_journal);
             note::forget(reusable);
             note::take_back(reusable);
         }
@@ -299,7 +302,7 @@ pub extern "C" fn answered(file: &File, want: Want, code: c_int) -> c_int {
                         note::forget(waiter);
                     }
                 } else if !courtesy.is(WAL) {
-                    // SHARED, and RESERVED was refused before: it looks closer then.
+                    // SHARED, and RESERVED was refused before, or may be what it came for: it looks closer then.
                     courtesy.words.set(UNKNOWN.as_ptr());
                 }
             }
@@ -320,12 +323,12 @@ pub fn enter(file: &File) {
 }
 
 /// A transaction begins after one that had to wait. `is_held` says whether somebody writes. Says what it is refused if it
-/// is turned away, where it can be.
+/// is turned away; a guest is only where SQLite can do without.
 #[cold]
 #[inline(never)]
-pub fn turned_away(file: &File, is_held: impl Fn() -> bool, can_be: bool) -> Option<Want> {
+pub fn turned_away(file: &File, is_held: impl Fn() -> bool, guests_can_be: bool) -> Option<Want> {
     rim::guard(&file.shim.sqlite, "turned_away", None, || {
-        let begins = |waiter: &mut Waiter| waiter.begins(is_held, can_be);
+        let begins = |waiter: &mut Waiter| waiter.begins(is_held, guests_can_be);
         file.courtesy.with(file, begins).flatten()
     })
 }

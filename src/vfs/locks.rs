@@ -18,7 +18,7 @@
 //! other locks and must not wait for a turn: a refusal would be BUSY_RECOVERY.
 //! (`walIndexReadHdr`, `sqlite3WalCheckpoint`)
 
-use super::courtesy::{self, CHECKPOINTING, FRESH, READING, REFUSED, WAL, WRITING, WROTE};
+use super::courtesy::{self, CHECKPOINTING, FRESH, HAD_WAL, READING, REFUSED, WAL, WRITING, WROTE};
 use super::courtesy::{
     answered, enter, may_try, read_ends, reader_left, released, spares_mark, turned_away, unwritten,
 };
@@ -255,7 +255,11 @@ pub unsafe extern "C" fn x_shm_map(
 
 pub unsafe extern "C" fn x_shm_unmap(file: *mut sqlite3_file, delete: c_int) -> c_int {
     // SAFETY: SQLite calls a file's methods with that file.
-    unsafe { File::of(file) }.courtesy.clear(WAL);
+    let courtesy = unsafe { &File::of(file).courtesy };
+    if courtesy.is(WAL) {
+        courtesy.clear(WAL);
+        courtesy.set(HAD_WAL);
+    }
     pass!(file, "xShmUnmap", SQLITE_IOERR_SHMMAP, xShmUnmap(delete))
 }
 

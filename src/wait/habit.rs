@@ -2,7 +2,7 @@
 //!
 //! SQLite attaches to a WAL when it reads the schema, and says only later what for. But a process that opens the
 //! database anew for each write does nothing else with it. Its next connection is *expected* to write, and may wait
-//! outside (`turn::admission`): in a crowd at once, and with a rollback journal when it is refused SHARED.
+//! outside (`turn::admission`): in a crowd, and with a rollback journal whenever somebody waits, or it is refused SHARED.
 //!
 //! Invariant: a habit is quickly lost. One that reads, or that does something else before it writes, is let in at once
 //! the next time; and each time that a process has *strayed*, it takes eight times as many writes until anything
@@ -11,8 +11,8 @@
 use crate::turn::mapped;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Nobody waits outside for longer than this.
-const LONGEST: u64 = 1_000_000_000;
+/// Nobody waits outside for longer than this, nor in the line each time that it is refused SHARED.
+pub const LONGEST: u64 = 1_000_000_000;
 
 /// The first time it is no longer than this: one write is not much of a habit.
 const FIRST: u64 = 250_000_000;
@@ -52,7 +52,7 @@ static OWNER: AtomicU32 = AtomicU32::new(0);
 static STRAYED: AtomicU32 = AtomicU32::new(0);
 
 impl Habit {
-    /// After one more connection, which wrote in a crowd and would have waited for `timeout`.
+    /// After one more connection, which wrote while others waited and would have waited for `timeout`.
     pub fn again(self, is_wal: bool, timeout: u64, is_unconfirmed: bool) -> Habit {
         OWNER.store(std::process::id(), Relaxed);
         let habit = Habit {

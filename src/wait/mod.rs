@@ -21,8 +21,8 @@
 //!   gone; in `xShmLock` the snapshot would be old by then.) It waits for a moment, 2 ms, where the application
 //!   may decide how it waits and the others would suffer from that: with PENDING in hand, for the last
 //!   readers to leave; and before a transaction takes its first lock, if it was refused, or one before it had to wait
-//!   (`Waiter::knock`). The exception is a connection's first lock, in a crowd, if it is expected to write (`habit`): it
-//!   waits there for its turn, attached to nothing, for up to 1 s.
+//!   (`Waiter::knock`). The exception is a connection's first lock, in a crowd, if it is expected to write (`habit`; with a
+//!   rollback journal one is a crowd): it waits there for its turn, attached to nothing, for up to 1 s.
 //! - What SQLite's own lock says is passed on. The one answer of ours is SQLITE_BUSY to somebody whose turn it is
 //!   not.
 //! - The application's timeout is kept; see `patience`.

@@ -244,8 +244,8 @@ impl Waiter {
 
     /// A transaction begins after a refusal, and holds no lock yet. `is_held` says whether somebody writes; where that
     /// cannot be asked, that nobody does. Says what it is refused, if it is turned away.
-    pub fn begins(&mut self, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> Option<Want> {
-        if self.knock(&is_held, can_be_turned_away) {
+    pub fn begins(&mut self, is_held: impl Fn() -> bool, guests_can_be: bool) -> Option<Want> {
+        if self.knock(&is_held, guests_can_be) {
             return Some(Want::Shared);
         }
         // The head looks whether the lock is free. With SHARED in hand it would be in the way of whoever has it and
@@ -339,7 +339,7 @@ impl Waiter {
         }
     }
 
-    /// A lock call succeeded. Says whether there is something that we still wait for.
+    /// A lock call succeeded. Says whether there is something that we still wait for, or that is to be seen next.
     pub fn got(&mut self, want: Want) -> bool {
         if want == Want::Turn {
             self.told = None;
@@ -419,10 +419,12 @@ impl Waiter {
         }
     }
 
-    /// The connection is closed. `wrote` says whether it has written to a rollback journal meanwhile.
-    pub fn close(&mut self, wrote: bool) {
+    /// The connection is closed. `came_for_journal` says whether it has asked for RESERVED, and never had a WAL.
+    pub fn close(&mut self, came_for_journal: bool) {
         self.pass_on();
-        self.errand.closes(wrote);
+        if came_for_journal {
+            self.errand.came_for_journal();
+        }
         if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
             CLAIMS.leave(self.sidecar.hash(), due);
         }

@@ -1,8 +1,7 @@
 //! Waiting before the database is attached; see `turn::admission`.
 //!
 //! With a rollback journal all wait here, and however short the line is: nothing is torn down if nobody is attached, and
-//! whoever reads the schema is in the way of the one who commits. (Of 1,000 processes, p99.9 of 270 to 400 ms instead of 340
-//! to 450 in memory, and of 1.16 s instead of 1.39 on a disk.)
+//! whoever reads the schema is in the way of the one who commits.
 //!
 //! Invariant: what is expected of a connection decides when its first lock is asked for, never whether. Its timeout is
 //! that of one statement, whether that waits outside, attached, or both.
@@ -42,7 +41,7 @@ pub struct Errand {
     is_prompt: Option<bool>,
     /// What its timeout was when it last had to wait attached.
     timeout: Option<u64>,
-    /// Whether what it has written while others waited was a WAL.
+    /// Whether what it has written, or came to write, was a WAL.
     wrote: Option<bool>,
 }
 
@@ -69,11 +68,9 @@ impl Errand {
         self.wrote = Some(is_wal);
     }
 
-    /// The connection is closed, and it `wrote` to a rollback journal, whether anybody waited or not.
-    pub fn closes(&mut self, wrote: bool) {
-        if wrote {
-            self.wrote.get_or_insert(false);
-        }
+    /// The connection is closed, and it came to write to a rollback journal, whether anybody waited or not.
+    pub fn came_for_journal(&mut self) {
+        self.wrote.get_or_insert(false);
     }
 
     /// A statement begins to wait for up to `timeout`: says until when. It may have begun outside.
@@ -151,7 +148,10 @@ impl Waiter {
             // To read the schema first would be in the way of whoever is the head now.
             false => 1,
         };
-        self.wait_outside(crowd, mapped::now() + patience);
+        let started = mapped::now();
+        if self.wait_outside(crowd, started + patience) {
+            self.errand.outside = self.errand.let_in - started;
+        }
     }
 
     /// SHARED is refused to one that waits at most until `until`. If it was just opened and is expected to write to a
@@ -165,17 +165,20 @@ impl Waiter {
             let_in,
             ..
         } = self.errand;
+        if habit.is_wal || habit.patience().is_none() || self.is_stranger() {
+            return false;
+        }
+        let now = mapped::now();
         let is_expected = match step {
-            Step::Free => {
-                habit.patience().is_some()
-                    && habit::is_prompt(let_in, mapped::now())
-                    && self.ticket.is_none()
-            }
-            // Somebody's turn is not over. (One who is not the head has waited for as long as may be expected of it.)
-            Step::Entered(_) => self.is_to_be_told(),
+            Step::Free => self.ticket.is_none() && habit::is_prompt(let_in, now),
+            // Somebody's turn is not over. With a thousand at the gate each commit would wake all of them.
+            Step::Entered(_) => self.ticket.is_some(),
             Step::Writes | Step::Done => false,
         };
-        is_expected && !habit.is_wal && !self.is_stranger() && self.wait_outside(0, until)
+        if is_expected {
+            self.is_to_be_told();
+        }
+        is_expected && self.wait_outside(0, until.min(now + habit::LONGEST))
     }
 
     /// False if there is no line of so many.
@@ -183,7 +186,6 @@ impl Waiter {
         let Some(m) = self.sidecar.line() else {
             return false;
         };
-        let started = m.now();
         let mut ticket = match self.ticket {
             Some(ticket) => ticket,
             None => {
@@ -195,7 +197,7 @@ impl Waiter {
                 ticket
             }
         };
-        let every = look_every(until.saturating_sub(started));
+        let every = look_every(until.saturating_sub(m.now()));
         let mut is_interrupted = false;
         while !is_interrupted {
             let look = until.min(m.now() + every);
@@ -216,7 +218,6 @@ impl Waiter {
         }
         admission::set_out(m, ticket);
         self.errand.let_in = m.now();
-        self.errand.outside += self.errand.let_in - started;
         self.errand.step = Step::Entered(0);
         self.ticket = Some(ticket);
         if is_interrupted {
@@ -237,16 +238,13 @@ impl Waiter {
         self.is_to_be_told();
     }
 
-    /// If it is the head, it is to be told from here on. Says whether it is.
-    fn is_to_be_told(&mut self) -> bool {
-        let (Some(m), Some(ticket)) = (self.sidecar.line(), &mut self.ticket) else {
-            return false;
-        };
-        let is_head = line::line(m).is_some_and(|line| line.position(ticket.number) == Some(0));
-        if is_head {
+    /// If it is the head, it is to be told from here on.
+    fn is_to_be_told(&mut self) {
+        if let (Some(m), Some(ticket)) = (self.sidecar.line(), &mut self.ticket)
+            && line::line(m).is_some_and(|line| line.position(ticket.number) == Some(0))
+        {
             admission::arrive(m, ticket);
         }
-        is_head
     }
 
     /// It has read, and has not asked for the write lock.

@@ -49,7 +49,7 @@ pub fn serve() {
                 write(&db, who, n)
             }
             "twice" => {
-                let db = connect(&path, timeout);
+                let db = open(&path, timeout);
                 write(&db, who, n).or_else(|_| write(&db, who, n))
             }
             "look" => connect(&path, timeout)
