@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// What does not hold is measured again, since the machine has other work, too.
-const TRIES: usize = 5;
+const TRIES: usize = 3;
 
 /// Of so many runs each ratio is the median.
 const ROUNDS: usize = 3;

@@ -183,20 +183,18 @@ fn sooner_or_later(attempt: impl FnMut(u32) -> bool) {
 /// One that is expected comes for `command` while somebody commits to a rollback journal, and waits for its turn to write.
 /// One of which nothing is known is there, too.
 fn it_meets_a_commit(command: &str) -> Scene {
-    let attempt = |_| {
-        let mut scene = Scene::of("delete", 1, 20_000, "");
-        scene.begin();
-        scene.come();
-        scene.serve();
-        let mut stranger = scene.house.writer();
-        stranger.ask("close", "fine");
-        scene.all.push(stranger);
-        scene.all[0].ask("hold EXCLUSIVE", "fine");
-        scene.expected[0].send(command);
-        let stands = within(500, || scene.house.standing() == 1);
-        stands.then_some(scene)
-    };
-    (0..20).find_map(attempt).expect("it does not wait in line")
+    let mut scene = Scene::of("delete", 1, 20_000, "");
+    scene.begin();
+    scene.come();
+    scene.serve();
+    let mut stranger = scene.house.writer();
+    stranger.ask("close", "fine");
+    scene.all.push(stranger);
+    scene.all[0].ask("hold EXCLUSIVE", "fine");
+    scene.expected[0].send(command);
+    let stands = || scene.house.standing() == 1;
+    assert!(within(5_000, stands), "it does not wait in line");
+    scene
 }
 
 /// The other waits for the end of the commit.

@@ -17,8 +17,8 @@ static MOUNTS: Mutex<[Option<(u64, Ground)>; 4]> = Mutex::new([const { None }; 4
 /// Whether mounts have no such numbers here: an older kernel, or a filter of system calls, is asked once.
 static CANNOT: AtomicBool = AtomicBool::new(false);
 
-/// The mount that `path` is on. `None` if it cannot be told.
-pub fn mount_of(path: &CStr) -> Option<u64> {
+/// The number of the mount that `path` is on. `None` if it cannot be told.
+pub fn number_of(path: &CStr) -> Option<u64> {
     if CANNOT.load(Relaxed) {
         return None;
     }
@@ -36,10 +36,10 @@ pub fn mount_of(path: &CStr) -> Option<u64> {
     (can && code == 0).then_some(found.stx_mnt_id)
 }
 
-/// What `mount` was found to be.
-pub fn recall(mount: u64) -> Option<Ground> {
+/// What the mount with this number was found to be.
+pub fn recall(number: u64) -> Option<Ground> {
     let mounts = MOUNTS.try_lock()?;
-    let known = mounts.iter().flatten().find(|known| known.0 == mount);
+    let known = mounts.iter().flatten().find(|known| known.0 == number);
     known.map(|(_, ground)| ground.clone())
 }
 
@@ -49,10 +49,10 @@ pub fn is_memorable(ground: &Ground) -> bool {
 }
 
 /// Remembers a ground that [`is_memorable`].
-pub fn remember(mount: u64, ground: &Ground) {
+pub fn remember(number: u64, ground: &Ground) {
     if let Some(mut mounts) = MOUNTS.try_lock() {
         mounts.rotate_right(1);
-        mounts[0] = Some((mount, ground.clone()));
+        mounts[0] = Some((number, ground.clone()));
     }
 }
 
@@ -64,10 +64,12 @@ fn key((major, minor): (u64, u64), magic: u32) -> u64 {
     u64::from(magic) << 32 | (major & 0xfff) << 20 | minor & 0xf_ffff
 }
 
+/// Whether `device` was found to be this machine's own, where mounts have no numbers.
 pub fn is_device(device: (u64, u64), magic: u32) -> bool {
     magic != 0 && CANNOT.load(Relaxed) && DEVICE.load(Relaxed) == key(device, magic)
 }
 
+/// Remembers that `device` is this machine's own.
 pub fn remember_device(device: (u64, u64), magic: u32) {
     DEVICE.store(key(device, magic), Relaxed);
 }

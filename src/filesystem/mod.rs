@@ -91,14 +91,14 @@ pub fn can_share_memory(database: &CStr, fs: Fs) -> bool {
 
 /// What `database` lies on, or will, if it does not exist yet. `fs` overrides the kind, nothing else.
 pub fn look(database: &CStr, fs: Fs) -> Ground {
-    let mount = known::mount_of(database);
-    let known = mount.and_then(known::recall);
+    let number = known::number_of(database);
+    let known = number.and_then(known::recall);
     let mut ground = known.unwrap_or_else(|| {
         let ground = look_around(database);
         // Another one may have been mounted there meanwhile.
-        let is_there = || known::mount_of(database) == mount;
-        if let Some(mount) = mount.filter(|_| known::is_memorable(&ground) && is_there()) {
-            known::remember(mount, &ground);
+        let is_there = || known::number_of(database) == number;
+        if let Some(number) = number.filter(|_| known::is_memorable(&ground) && is_there()) {
+            known::remember(number, &ground);
         }
         ground
     });

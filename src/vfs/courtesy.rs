@@ -33,8 +33,8 @@ pub const HAD_WAL: u8 = 128;
 pub const FRESH: u8 = 16;
 /// The checkpointer's lock is held.
 pub const CHECKPOINTING: u8 = 32;
-/// A lock call was refused, and none that wanted the same has succeeded since, but for the first SHARED after the gate. Or something is expected of the
-/// connection (`habit`), and its first lock is to be looked at.
+/// A lock call was refused, and none that wanted the same has succeeded since, but for the first SHARED after the gate. Or
+/// something is expected of the connection (`habit`), and its first lock is to be looked at.
 pub const REFUSED: u8 = 8;
 
 /// The words of a line that does not exist.

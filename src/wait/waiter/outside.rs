@@ -175,10 +175,11 @@ impl Waiter {
             Step::Entered(_) => self.ticket.is_some(),
             Step::Writes | Step::Done => false,
         };
-        if is_expected {
-            self.is_to_be_told();
+        if !is_expected {
+            return false;
         }
-        is_expected && self.wait_outside(0, until.min(now + habit::LONGEST))
+        self.is_to_be_told();
+        self.wait_outside(0, until.min(now + habit::LONGEST))
     }
 
     /// False if there is no line of so many.
@@ -208,8 +209,8 @@ impl Waiter {
             match outcome {
                 Outcome::Signalled => {}
                 Outcome::TimeOver if look < until => {}
-                Outcome::Lapsed if self.ticket.take().is_some() => {
-                    self.due = Some(ticket.number);
+                Outcome::Lapsed if self.ticket.is_some() => {
+                    (self.ticket, self.due) = (None, Some(ticket.number));
                     return false;
                 }
                 _ => break,
