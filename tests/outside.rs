@@ -249,6 +249,34 @@ fn who_met_a_commit_is_expected_next_time() {
     scene.end(&[]);
 }
 
+/// A WAL's last close takes EXCLUSIVE, as who writes to a rollback journal does. It is none: its process waits attached.
+#[test]
+fn the_last_close_of_a_wal_is_no_write_to_a_journal() {
+    let house = House::new("wal");
+    let mut all = house.writers(3);
+    for other in &mut all[1..] {
+        other.ask("close", "fine");
+    }
+    all[0].ask("hold IMMEDIATE", "fine");
+    all[1].send("reopen");
+    assert!(within(5_000, || house.standing() == 1));
+    all[0].ask("commit", "done");
+    all[1].expect("done");
+    all[0].ask("close", "fine");
+    all[1].ask("close", "fine");
+    assert!(!house.dir.join("a.db-wal").exists(), "it is not the last");
+    all[0].ask("reopen", "done");
+    all[0].ask("hold IMMEDIATE", "fine");
+    for (at, standing) in [(2, 1), (1, 2)] {
+        all[at].send("once");
+        assert!(within(5_000, || house.standing() == standing));
+    }
+    assert!(is_attached(&all[1]));
+    let start = all[0].ask("commit", "done");
+    go_on("last close", start, &mut all[1..], SOON);
+    house.end(all);
+}
+
 /// With a rollback journal it waits before it reads even if one stands there: that one is about to commit. If all that it
 /// does is to read, it does not have to wait the next time.
 #[test]

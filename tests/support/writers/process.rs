@@ -48,6 +48,11 @@ pub fn serve() {
                 sleep_ms(10);
                 write(&db, who, n)
             }
+            // On a new one, which stays open.
+            "reopen" => {
+                let db = db.insert(open(&path, timeout));
+                write(db, who, n)
+            }
             "twice" => {
                 let db = open(&path, timeout);
                 write(&db, who, n).or_else(|_| write(&db, who, n))
@@ -86,7 +91,7 @@ pub fn serve() {
             _ => panic!("{command}"),
         };
         match result {
-            Ok(()) if ["commit", "write", "once", "later"].contains(&verb) => {
+            Ok(()) if ["commit", "write", "once", "later", "reopen"].contains(&verb) => {
                 n += 1;
                 say("done");
             }
