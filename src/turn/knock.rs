@@ -4,7 +4,8 @@
 //! It may try once all who were there before it have been served. But when it comes, somebody mostly has the lock,
 //! and then it is away again for as long as it likes to sleep: a connection that tries once in a millisecond
 //! would get a twentieth of its share. So a guest that is due waits at the door for a moment, and one of the next
-//! turns is its.
+//! turns is its. It does not stand there for as long as a turn may last: a long one ends a little sooner if the next one
+//! is a guest's and a guest is there ([`is_next`]).
 //!
 //! A few can knock at the same time. Their tickets make the line stand, but are not the head.
 //!
@@ -15,6 +16,7 @@
 use super::layout::{DOORS, Place, State, Word};
 use super::line::{self, Outcome, Ticket};
 use super::machine::Machine;
+use super::quantum;
 
 /// Of so many turns one is a guest's, if others wait. A guest that comes again and again until it is let in costs the
 /// others more than its turn: of 32 writers, half of them guests that try each millisecond, the others got .89 of what they
@@ -60,9 +62,22 @@ pub fn knock(m: &impl Machine, ticket: &mut Ticket) -> Outcome {
     outcome
 }
 
+/// A guest has the lock in hand.
+pub fn served(m: &impl Machine) {
+    m.add(Word::Turns, 1);
+}
+
+/// Whether the next turn is a guest's, and one waits for it.
+pub fn is_next(m: &impl Machine) -> bool {
+    m.load(Word::Turns).is_multiple_of(GUESTS)
+        && (0..DOORS).any(|door| m.load(Word::Knock(door)) != 0)
+}
+
 /// Tells the guest who came first that it is its turn, if one waits.
 pub(super) fn answer(m: &impl Machine) -> bool {
-    if !m.load(Word::Turns).is_multiple_of(GUESTS) {
+    let now = m.now();
+    // It would not see the end of a long turn.
+    if !is_next(m) || quantum::busy_until(m, now) > now + MOMENT {
         return false;
     }
     for _ in 0..2 * DOORS {

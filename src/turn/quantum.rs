@@ -79,6 +79,9 @@ pub const HOT: u64 = 50_000;
 /// One that closes the database and opens it anew comes back so soon.
 pub const AT_ONCE: u64 = 500_000;
 
+/// Who asks again so soon, and has had nothing meanwhile, still wants the same.
+const TRIES_AGAIN: u64 = 100_000_000;
+
 /// Who has to begin a transaction anew in its turn does so within this.
 const AGAIN: u64 = 1_000_000;
 
@@ -187,6 +190,8 @@ pub struct Turn {
     until: u64,
     /// From when on the next one may join it, if one can.
     shared: u64,
+    /// From when on it ends if the next one is a guest's.
+    yields: u64,
     /// From when on the head may try, if it was told of that; else 0.
     announced: u64,
     /// The last release while a line stood.
@@ -218,6 +223,10 @@ impl Turn {
     fn last(&mut self, from: u64, length: u64) {
         self.until = from + length;
         self.shared = from + JOINS.min(length / 8);
+        self.yields = match length > knock::MOMENT {
+            true => self.until - length / 4,
+            false => self.until,
+        };
     }
 
     /// The lock was given back, and is wanted again at once: nobody is to pass meanwhile.
@@ -250,9 +259,12 @@ impl Turn {
         }
     }
 
-    /// The next transaction begins, for the first time.
+    /// The next transaction begins; or is tried again, after a try that met a commit or was not due.
     pub fn judge(&mut self, m: &impl Machine) -> Pace {
-        self.asked = m.now();
+        let before = std::mem::replace(&mut self.asked, m.now());
+        if before > self.released && self.asked < before + TRIES_AGAIN {
+            return self.pace;
+        }
         let away = self.asked.saturating_sub(self.released);
         let returns = self.inherited && away < AT_ONCE;
         if returns {
@@ -297,18 +309,20 @@ impl Turn {
         }
     }
 
+    /// Whether no turn lasts but this one.
+    pub fn is_free(&self, m: &impl Machine) -> bool {
+        let until = busy_until(m, m.now());
+        until == 0 || until == self.announced
+    }
+
     /// Whether nothing is left of it.
     pub fn is_over(&self, m: &impl Machine) -> bool {
         m.now() >= self.until
     }
 
-    /// The lock is wanted while a line stands, for the first time or `again`: may we pass the line?
-    pub fn may_barge(&mut self, m: &impl Machine, again: bool) -> bool {
-        if again {
-            self.asked = m.now();
-        } else {
-            self.judge(m);
-        }
+    /// The lock is wanted while a line stands: may we pass the line?
+    pub fn may_barge(&mut self, m: &impl Machine) -> bool {
+        self.judge(m);
         if self.asked < self.until && m.load(Word::Pause) == 0 {
             m.add(Word::Overtakes, 1);
             return true;
@@ -346,6 +360,9 @@ impl Turn {
             until => until,
         };
         let is_over = now >= self.until;
+        if now >= self.yields && knock::is_next(m) {
+            return self.end(m);
+        }
         if self.pace == Pace::Leaves || is_over && !lingers {
             return self.end(m);
         }

@@ -207,12 +207,14 @@ impl Waiter {
         if self.told.is_some() {
             return true;
         }
+        // Whoever still waits came later. But a turn that lasts is somebody's: one who took the lock in the middle of it
+        // would have a turn of its own, and both would be in each other's way.
+        let has_come_to = |due| line.has_come_to(due);
+        let is_due = |it: &Waiter| it.due.is_some_and(has_come_to) && it.turn.is_free(m);
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
             Some((_, Some(0))) => return quantum::busy_until(m, m.now()) == 0,
             // It knocked, or asks earlier than its place.
-            Some((_, Some(_))) => {
-                return self.due.is_some_and(|due| line.has_come_to(due)) || self.is_upgrade();
-            }
+            Some((_, Some(_))) => return is_due(self) || self.is_upgrade(),
             Some((number, None)) => {
                 // It was not there when its turn came.
                 self.ticket = None;
@@ -220,9 +222,7 @@ impl Waiter {
             }
             None => {}
         }
-        // Whoever still waits came later.
-        let is_due = self.due.is_some_and(|due| line.has_come_to(due));
-        if line.len() == 0 || is_due || self.turn.may_barge(m, self.due.is_some()) {
+        if line.len() == 0 || is_due(self) || self.turn.may_barge(m) {
             return true;
         }
         // One who was refused and did not come to wait has no place in the line: it has a handler of its own, or
@@ -235,11 +235,11 @@ impl Waiter {
         }
         let claim = || CLAIMS.oldest(self.sidecar.hash());
         let comes_again = self.due.or_else(claim);
-        let due = *self.due.insert(comes_again.unwrap_or(line.tail));
-        if comes_again.is_some() && !line.has_come_to(due) {
+        self.due = Some(comes_again.unwrap_or(line.tail));
+        if comes_again.is_some_and(|due| !line.has_come_to(due)) {
             knock::tries_in_vain(m);
         }
-        line.has_come_to(due)
+        is_due(self)
     }
 
     /// A transaction begins after a refusal, and holds no lock yet. `is_held` says whether somebody writes; where that
@@ -284,6 +284,13 @@ impl Waiter {
             self.due = self.served.take();
         }
         self.want = Some(want);
+        if want == Want::Shared {
+            // It may have come back at once.
+            self.inherit();
+            if let Some(m) = self.sidecar.line() {
+                self.turn.judge(m);
+            }
+        }
         if matches!(want, Want::Turn | Want::Snapshot) {
             self.told = None;
             (self.knocks, self.begun) = (KNOCKS, 0);
@@ -348,8 +355,10 @@ impl Waiter {
             let waited = ticket.is_some() || due.is_some();
             let expected = self.errand.is_done();
             if let Some(m) = self.sidecar.line() {
-                if let Some(ticket) = ticket {
-                    line::served(m, ticket);
+                match ticket {
+                    Some(ticket) => line::served(m, ticket),
+                    None if waited => knock::served(m),
+                    None => {}
                 }
                 if waited {
                     self.turn.begin(m, self.manners.quantum(), self.tries);

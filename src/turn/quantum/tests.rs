@@ -100,7 +100,7 @@ fn the_last_one_of_a_wal_is_not_let_in_while_the_owner_is_away() {
         turn = turn.leave(&m).unwrap();
         assert_eq!(busy_until(&m, m.now()) == 0, may_close, "{waiters}");
         m.pass(100_000);
-        assert!(!turn.may_barge(&m, false), "{waiters}: its turn is over");
+        assert!(!turn.may_barge(&m), "{waiters}: its turn is over");
         assert_eq!(busy_until(&m, m.now()), 0, "{waiters}");
     }
 }
@@ -143,6 +143,53 @@ fn while_guests_are_about_turns_of_short_transactions_are_short() {
     assert_eq!(turn.length(&m, QUANTUM), SHORT_FOR_GUESTS);
     m.pass(MS * 200);
     assert_eq!(turn.length(&m, QUANTUM), QUANTUM);
+}
+
+#[test]
+fn a_long_turn_ends_sooner_if_the_next_one_is_a_guests() {
+    for (turns, guest, ends) in [(0, 1, true), (1, 1, false), (0, 0, false)] {
+        let m = Still::with(3);
+        let mut turn = that_returns(&m, 300_000, 700);
+        let begun = m.now();
+        m.pass(QUANTUM / 2);
+        m.store(Word::Turns, turns);
+        m.store(Word::Knock(0), guest);
+        turn.released(&m, QUANTUM, false);
+        assert_eq!(busy_until(&m, m.now()), begun + QUANTUM, "{turns}, {guest}");
+        assert!(turn.may_barge(&m), "{turns}, {guest}");
+        m.pass(QUANTUM / 4);
+        turn.released(&m, QUANTUM, false);
+        assert_eq!(busy_until(&m, m.now()) == 0, ends, "{turns}, {guest}");
+        assert_eq!(turn.may_barge(&m), !ends, "{turns}, {guest}");
+    }
+}
+
+#[test]
+fn nobody_else_comes_in_the_middle_of_a_turn() {
+    let m = Still::with(3);
+    let mut turn = that_returns(&m, 300_000, 700);
+    let other = Turn::default();
+    assert!(other.is_free(&m));
+    turn.released(&m, QUANTUM, false);
+    assert!(!other.is_free(&m) && turn.is_free(&m));
+    m.pass(QUANTUM);
+    assert!(other.is_free(&m));
+}
+
+/// Who meets a commit on the way, and comes again, is still who has come back at once.
+#[test]
+fn the_first_try_says_whether_one_came_back() {
+    let m = Still::with(3);
+    let mut turn = that_returns(&m, 300_000, 700);
+    turn.released(&m, QUANTUM, false);
+    turn = turn.leave(&m).unwrap();
+    m.pass(100_000);
+    for _ in 0..3 {
+        assert!(turn.judge(&m) == Pace::Returns);
+        m.pass(20 * MS);
+    }
+    m.pass(TRIES_AGAIN);
+    assert!(turn.judge(&m) == Pace::Leaves);
 }
 
 /// But not if the lock is held for longer than it is free: then at the turn's end.

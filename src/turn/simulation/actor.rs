@@ -217,26 +217,27 @@ impl Life {
         if self.told {
             return true;
         }
+        let is_due =
+            |it: &Life| it.due.is_some_and(|due| line.has_come_to(due)) && it.turn.is_free(&m);
         match self.ticket.map(|t| (t.number, line.position(t.number))) {
             Some((_, Some(0))) => return true,
-            Some((_, Some(_))) => return self.due.is_some_and(|due| line.has_come_to(due)),
+            Some((_, Some(_))) => return is_due(self),
             Some((number, None)) => {
                 self.set_ticket(None);
                 self.due = Some(number);
             }
             None => {}
         }
-        let is_due = self.due.is_some_and(|due| line.has_come_to(due));
-        if line.len() == 0 || is_due {
+        if line.len() == 0 || is_due(self) {
             return true;
         }
-        if self.turn.may_barge(&m, self.due.is_some()) {
+        if self.turn.may_barge(&m) {
             *barges = true;
             return true;
         }
         self.barges = 0;
         match self.due {
-            Some(due) if line.has_come_to(due) => true,
+            Some(due) if line.has_come_to(due) => is_due(self),
             Some(_) => {
                 knock::tries_in_vain(&m);
                 false
@@ -323,6 +324,7 @@ impl Life {
         }
         let Some(ticket) = self.ticket else {
             if was_due {
+                knock::served(&m);
                 self.turn.begin(&m, self.quantum, 0);
                 self.barges = 0;
             }
