@@ -176,6 +176,28 @@ fn nobody_else_comes_in_the_middle_of_a_turn() {
     assert!(other.is_free(&m));
 }
 
+/// And does not keep the lock from the others for long if it does not.
+#[test]
+fn a_guests_first_turn_goes_on_if_it_comes_back() {
+    for (tries, away, ends) in [(1, 100_000, false), (1, AT_ONCE, true), (0, 100_000, true)] {
+        let m = Still::with(3);
+        let mut turn = Turn::default();
+        turn.begin(&m, QUANTUM, tries);
+        let begun = m.now();
+        m.pass(300_000);
+        turn.released(&m, QUANTUM, false);
+        turn = turn.leave(&m).unwrap();
+        m.pass(away);
+        assert_eq!(busy_until(&m, m.now()) == 0, ends, "{tries}, {away}");
+        assert_eq!(turn.may_barge(&m), !ends, "{tries}, {away}");
+        if !ends {
+            m.pass(300_000);
+            turn.released(&m, QUANTUM, false);
+            assert_eq!(busy_until(&m, m.now()), begun + QUANTUM / 4);
+        }
+    }
+}
+
 /// Who meets a commit on the way, and comes again, is still who has come back at once.
 #[test]
 fn the_first_try_says_whether_one_came_back() {

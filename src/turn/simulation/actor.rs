@@ -325,7 +325,7 @@ impl Life {
         let Some(ticket) = self.ticket else {
             if was_due {
                 knock::served(&m);
-                self.turn.begin(&m, self.quantum, 0);
+                self.turn.begin(&m, self.quantum, 1);
                 self.barges = 0;
             }
             return;
