@@ -359,6 +359,26 @@ fn stock_beside_a_line_on_a_journal() {
     beside_stock("delete");
 }
 
+/// All wait well, and open the database for each write, but not at once: to keep the lock for one that is away would cost
+/// more than to hand it over.
+#[test]
+fn writers_that_think_do_not_keep_the_lock_of_a_journal() {
+    let _alone = ALONE.lock();
+    let street = Street {
+        journal: "delete",
+        many: 16,
+        opens: true,
+        thinks: 300,
+        seconds: 0.5,
+    };
+    let holds = (0..TRIES).any(|_| {
+        let [stock, ours] = ["unix", "turnstile"].map(|vfs| street.alone(vfs).total());
+        eprintln!("{street:?}: {stock} writes on stock, {ours} in line");
+        ours >= 2.0 * stock
+    });
+    assert!(holds);
+}
+
 /// What the guests get of a fair share, and what the well-behaved get beside them of what they would get
 /// among themselves.
 fn shares(street: &Street, well: &Fare, mix: &[Fare; 2]) -> (f64, f64) {

@@ -79,6 +79,10 @@ pub const HOT: u64 = 50_000;
 /// One that closes the database and opens it anew comes back so soon.
 pub const AT_ONCE: u64 = 500_000;
 
+/// Nobody can join the owner of a rollback journal. It keeps the lock while it is away for so long, or for as long as it
+/// writes.
+const IDLE: u64 = 200_000;
+
 /// Who asks again so soon, and has had nothing meanwhile, still wants the same.
 const TRIES_AGAIN: u64 = 100_000_000;
 
@@ -208,6 +212,8 @@ pub struct Turn {
     pace: Pace,
     /// It was another connection's before.
     inherited: bool,
+    /// Of the last release.
+    is_wal: bool,
 }
 
 impl Turn {
@@ -285,7 +291,7 @@ impl Turn {
             self.away.learn(away);
         }
         self.pace = match self.inherited {
-            true if returns && !self.is_crowded(m) => Pace::Returns,
+            true if returns && !self.lies_idle() && !self.is_crowded(m) => Pace::Returns,
             false if away < HOT => Pace::Stays,
             _ => Pace::Leaves,
         };
@@ -294,6 +300,11 @@ impl Turn {
             self.until = rest;
         }
         self.pace
+    }
+
+    /// Whether to keep the lock of a rollback journal while the owner is away costs more than to hand it over.
+    fn lies_idle(&self) -> bool {
+        !self.is_wal && self.away.0 > IDLE.max(self.took.0)
     }
 
     fn is_crowded(&self, m: &impl Machine) -> bool {
@@ -364,6 +375,7 @@ impl Turn {
             self.took.learn(now.saturating_sub(self.asked));
         }
         self.released = now;
+        self.is_wal = is_wal;
         if self.until == 0 {
             // The line formed during this transaction.
             self.last(now, self.length(m, quantum));

@@ -169,10 +169,9 @@ impl Waiter {
             return;
         };
         let now = mapped::now();
-        if legacy.is_fresh(now) {
-            self.returns = true;
-            self.turn = legacy.turn.unwrap_or_default();
-        }
+        self.returns = legacy.is_fresh(now);
+        // Also if it comes late: then its turn ends with one transaction, and not by the head's clock.
+        self.turn = legacy.turn.unwrap_or_default();
         if habit::is_recent(legacy.closed, now) {
             self.errand.inherit(legacy.habit);
             self.sidecar.keep(legacy.sidecar);

@@ -77,11 +77,15 @@ impl Machine for Still {
 
 /// A turn whose owner closes the database after each transaction: `took` of it, and `away` between two.
 fn that_returns(m: &Still, took: u64, away: u64) -> Turn {
+    that_returns_to(m, true, took, away)
+}
+
+fn that_returns_to(m: &Still, is_wal: bool, took: u64, away: u64) -> Turn {
     let mut turn = Turn::default();
     turn.begin(m, QUANTUM, 0);
     for _ in 0..2 {
         m.pass(took);
-        turn.released(m, QUANTUM, true);
+        turn.released(m, QUANTUM, is_wal);
         turn = turn.leave(m).unwrap();
         m.pass(away);
         turn.judge(m);
@@ -174,6 +178,24 @@ fn nobody_else_comes_in_the_middle_of_a_turn() {
     assert!(!other.is_free(&m) && turn.is_free(&m));
     m.pass(QUANTUM);
     assert!(other.is_free(&m));
+}
+
+/// A WAL's lock is shared meanwhile.
+#[test]
+fn the_lock_of_a_journal_is_not_kept_for_one_that_is_away_for_longer_than_it_writes() {
+    for (is_wal, took, away, keeps) in [
+        (false, 50_000, 100_000, true),
+        (false, 50_000, 400_000, false),
+        (false, 500_000, 400_000, true),
+        (true, 50_000, 400_000, true),
+    ] {
+        let m = Still::with(3);
+        let turn = that_returns_to(&m, is_wal, took, away);
+        assert!(
+            (turn.pace == Pace::Returns) == keeps,
+            "{is_wal}, {took}, {away}"
+        );
+    }
 }
 
 /// And does not keep the lock from the others for long if it does not.
