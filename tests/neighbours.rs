@@ -471,9 +471,26 @@ fn guests_that_open_a_journal_for_each_write() {
 /// Few, since it is the opening that costs most here.
 #[test]
 fn guests_that_open_for_each_try() {
+    for journal in ["wal", "delete"] {
+        let street = Street {
+            journal,
+            opens: true,
+            ..GUESTS
+        };
+        receive(street, &[Waits::LoopAnew]);
+    }
+}
+
+/// Each writes so seldom that whoever sleeps 5 ms after a refusal is only let in if it is there when its turn comes.
+#[test]
+fn guests_that_think_and_open_a_journal_for_each_write() {
+    use Waits::*;
     let street = Street {
+        journal: "delete",
+        many: 16,
         opens: true,
+        thinks: 300,
         ..GUESTS
     };
-    receive(street, &[Waits::LoopAnew]);
+    receive(street, &[Handler1, Handler5, Loop, LoopAnew]);
 }

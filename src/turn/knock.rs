@@ -11,7 +11,8 @@
 //!
 //! Invariant: the next turn has one owner. A turn that lasts (`quantum`) is announced to whom the next one belongs, and
 //! told again at its end: to the same (only a turn that begins changes whose it is), who therefore stands at the door
-//! until it tries. One who does not answer (stopped, killed) is told no third time.
+//! until it tries. One who does not answer (stopped, killed) is told no third time. A turn that a guest would not live to
+//! see the end of is announced to the head, until when it lasts at most: it ends before that for a guest.
 
 use super::layout::{DOORS, Place, State, Word};
 use super::line::{self, Outcome, Ticket};
@@ -76,7 +77,6 @@ pub fn is_next(m: &impl Machine) -> bool {
 /// Tells the guest who came first that it is its turn, if one waits.
 pub(super) fn answer(m: &impl Machine) -> bool {
     let now = m.now();
-    // It would not see the end of a long turn.
     if !is_next(m) || quantum::busy_until(m, now) > now + MOMENT {
         return false;
     }

@@ -9,11 +9,11 @@ use super::rim;
 use crate::sqlite::abi::*;
 use crate::turn::layout::Word;
 use crate::turn::mapped;
-use crate::wait::habit;
 use crate::wait::manners::Manners;
 use crate::wait::note::{self, Reusable};
 use crate::wait::patience::Handler;
 use crate::wait::waiter::{Connection, Waiter, Want};
+use crate::wait::{habit, inheritance};
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::{self, NonNull};
@@ -79,7 +79,12 @@ impl Courtesy {
             begun: Cell::new(moment()),
             words: Cell::new(UNKNOWN.as_ptr()),
             waiter: Cell::new(None),
-            flags: Cell::new(if habit::may_be_expected() { REFUSED } else { 0 }),
+            flags: Cell::new(
+                match habit::may_be_expected() || inheritance::is_claimed() {
+                    true => REFUSED,
+                    false => 0,
+                },
+            ),
             writes: Cell::new(0),
             manners,
             connection: Cell::new(Connection::default()),
@@ -248,9 +253,8 @@ impl Courtesy {
     pub fn close(&self) {
         if let Some(reusable) = self.waiter.take() {
             self.words.set(NOBODY.as_ptr());
-            // A WAL's last close takes EXCLUSIVE, too.
-            let came_for_journal = self.is(WROTE) && !self.is(WAL | HAD_WAL);
-            reusable.waiter.lock().close(came_for_journal);
+            let (came_to_write, had_wal) = (self.is(WROTE), self.is(WAL | HAD_WAL));
+            reusable.waiter.lock().close(came_to_write, had_wal);
             note::forget(reusable);
             note::take_back(reusable);
         }

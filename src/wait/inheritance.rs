@@ -4,16 +4,44 @@
 //! A process that comes [`AT_ONCE`], or has a `habit`, also keeps its mapping of the sidecar from one connection to the
 //! next (a tenth of all that such a write costs); others leave nothing open behind them.
 
-use super::habit::Habit;
-use crate::turn::mapped::Mapped;
+use super::habit::{self, Habit};
+use super::waiter::Guest;
+use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{AT_ONCE, Turn};
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Since when a closed connection is due that was refused and has given up; see `Waiter::due`.
-pub static CLAIMS: Inheritance<u32, 16> = Inheritance::new();
+/// What closed connections leave that were refused and have given up, or had a way of their own to wait.
+pub static CLAIMS: Inheritance<Claim, 16> = Inheritance::new();
+
+/// When a guest's claim was left last, in nanoseconds; 0: never.
+static CLAIMED: AtomicU64 = AtomicU64::new(0);
 
 /// What other connections leave.
 pub static LEGACIES: Inheritance<Legacy, 4> = Inheritance::new();
+
+/// What one that will come again is owed.
+#[derive(Clone, Copy)]
+pub struct Claim {
+    /// See `Waiter::due`.
+    pub due: Option<u32>,
+    /// Nothing is known of it with a WAL, where SQLite may not be refused what it reads.
+    pub guest: Guest,
+}
+
+/// Leaves a claim.
+pub fn claim(database: u64, claim: Claim) {
+    if claim.guest.knocks() {
+        CLAIMED.store(mapped::now(), Relaxed);
+    }
+    CLAIMS.leave(database, claim);
+}
+
+/// Whether a connection of this process, to any database, may be a guest's.
+pub fn is_claimed() -> bool {
+    let claimed = CLAIMED.load(Relaxed);
+    claimed != 0 && habit::is_recent(claimed, mapped::now())
+}
 
 /// What a closed connection had.
 pub struct Legacy {

@@ -10,7 +10,7 @@ mod sleep;
 
 use super::attachment::Attachment;
 use super::habit;
-use super::inheritance::{CLAIMS, LEGACIES, Legacy};
+use super::inheritance::{self, CLAIMS, Claim, LEGACIES, Legacy};
 use super::manners::Manners;
 use super::patience::Handler;
 use crate::sqlite::Sqlite;
@@ -24,6 +24,7 @@ use crate::turn::mapped::{self, Mapped};
 use crate::turn::quantum::{self, Turn};
 use crate::turn::signal;
 use call::Call;
+pub use guest::Guest;
 use guest::KNOCKS;
 use outside::Errand;
 use sleep::Deadline;
@@ -84,13 +85,7 @@ pub struct Waiter {
     /// For one that has no place in the line, or stays away from it: once the head has come so far, all who
     /// were there before it have been served.
     due: Option<u32>,
-    /// How many of the next transactions are to begin by waiting for a moment.
-    knocks: u8,
-    /// Transactions that began since the last write or refusal, and how many of those before that only read.
-    begun: u8,
-    reads: u8,
-    /// Transactions that began in vain, since it was not due.
-    tries: u32,
+    guest: Guest,
     /// The ticket that got us the lock last.
     served: Option<u32>,
     /// The line has sent us to try and we have not yet: we owe it a try, or [`Waiter::pass_on`].
@@ -132,10 +127,7 @@ impl Waiter {
             errand: Errand::new(opened),
             want: None,
             due: None,
-            knocks: 0,
-            begun: 0,
-            reads: 0,
-            tries: 0,
+            guest: Guest::default(),
             served: None,
             told: None,
             deadline: None,
@@ -165,12 +157,15 @@ impl Waiter {
         if std::mem::replace(&mut self.is_heir, true) {
             return;
         }
+        if let Some(claim) = CLAIMS.oldest(self.sidecar.hash()) {
+            (self.due, self.guest) = (claim.due, claim.guest);
+        }
         let Some(legacy) = LEGACIES.newest(self.sidecar.hash()) else {
             return;
         };
         let now = mapped::now();
         self.returns = legacy.is_fresh(now);
-        // Also if it comes late: then its turn ends with one transaction, and not by the head's clock.
+        // Also if it comes late: then it ends its turn.
         self.turn = legacy.turn.unwrap_or_default();
         if habit::is_recent(legacy.closed, now) {
             self.errand.inherit(legacy.habit);
@@ -221,7 +216,7 @@ impl Waiter {
             }
             None => {}
         }
-        if line.len() == 0 || is_due(self) || self.turn.may_barge(m) {
+        if line.len() == 0 || is_due(self) || self.turn.may_barge(m, self.due.is_some()) {
             return true;
         }
         // One who was refused and did not come to wait has no place in the line: it has a handler of its own, or
@@ -232,11 +227,10 @@ impl Waiter {
             m.add(Word::Overtakes, 1);
             return true;
         }
-        let claim = || CLAIMS.oldest(self.sidecar.hash());
-        let comes_again = self.due.or_else(claim);
-        self.due = Some(comes_again.unwrap_or(line.tail));
-        if comes_again.is_some_and(|due| !line.has_come_to(due)) {
-            knock::tries_in_vain(m);
+        match self.due {
+            Some(due) if !line.has_come_to(due) => knock::tries_in_vain(m),
+            Some(_) => {}
+            None => self.due = Some(line.tail),
         }
         is_due(self)
     }
@@ -282,7 +276,7 @@ impl Waiter {
             // Our turn came when somebody was about to commit, and led to nothing: it is still ours.
             self.due = self.served.take();
         }
-        self.want = Some(want);
+        let again = self.want.replace(want) == Some(want);
         if want == Want::Shared {
             // It may have come back at once.
             self.inherit();
@@ -292,7 +286,7 @@ impl Waiter {
         }
         if matches!(want, Want::Turn | Want::Snapshot) {
             self.told = None;
-            (self.knocks, self.begun) = (KNOCKS, 0);
+            self.guest.refused(again);
         }
     }
 
@@ -309,7 +303,7 @@ impl Waiter {
     }
 
     fn waits(&self) -> bool {
-        self.ticket.is_some() || self.knocks > 0
+        self.ticket.is_some() || self.guest.knocks > 0
     }
 
     /// A transaction ends. If it came to its end without a try for which the line has sent us, the next
@@ -360,14 +354,13 @@ impl Waiter {
                     None => {}
                 }
                 if waited {
-                    self.turn.begin(m, self.manners.quantum(), self.tries);
+                    self.turn.begin(m, self.manners.quantum(), self.guest.tries);
                 }
             }
-            self.tries = 0;
-            self.reads = std::mem::take(&mut self.begun).saturating_sub(1);
-            self.knocks = match self.is_stranger() {
+            self.guest.got();
+            self.guest.knocks = match self.is_stranger() {
                 true if waited && !expected => KNOCKS,
-                true => self.knocks,
+                true => self.guest.knocks,
                 false => 0,
             };
         } else if self.want == Some(Want::Turn) {
@@ -427,14 +420,22 @@ impl Waiter {
         }
     }
 
-    /// The connection is closed. `came_for_journal` says whether it has asked for RESERVED, and never had a WAL.
-    pub fn close(&mut self, came_for_journal: bool) {
+    /// The connection is closed. `came_to_write` says whether it has asked for RESERVED or more, `had_wal` what that means:
+    /// a WAL's last close asks for EXCLUSIVE, too.
+    pub fn close(&mut self, came_to_write: bool, had_wal: bool) {
         self.pass_on();
-        if came_for_journal {
+        if came_to_write && !had_wal {
             self.errand.came_for_journal();
         }
-        if let (Some(Want::Turn | Want::Snapshot), Some(due)) = (self.want, self.due) {
-            CLAIMS.leave(self.sidecar.hash(), due);
+        let is_guest = self.is_stranger() && !self.errand.has_waited();
+        let knocks = !had_wal && is_guest && self.guest.knocks();
+        if knocks || self.due.is_some() {
+            let guest = match knocks {
+                true => self.guest,
+                false => Guest::default(),
+            };
+            let due = self.due;
+            inheritance::claim(self.sidecar.hash(), Claim { due, guest });
         }
         let habit = self.errand.habit_left();
         let Some(m) = self.sidecar.detach() else {
@@ -449,7 +450,7 @@ impl Waiter {
         signal::ring(&m, Word::Gate);
         signal::ring(&m, Word::Drain);
         let closed = mapped::now();
-        let sidecar = (self.returns || habit.patience().is_some()).then_some(m);
+        let sidecar = (self.returns || knocks || habit.patience().is_some()).then_some(m);
         let legacy = Legacy {
             closed,
             turn,

@@ -104,7 +104,7 @@ fn the_last_one_of_a_wal_is_not_let_in_while_the_owner_is_away() {
         turn = turn.leave(&m).unwrap();
         assert_eq!(busy_until(&m, m.now()) == 0, may_close, "{waiters}");
         m.pass(100_000);
-        assert!(!turn.may_barge(&m), "{waiters}: its turn is over");
+        assert!(!turn.may_barge(&m, false), "{waiters}: its turn is over");
         assert_eq!(busy_until(&m, m.now()), 0, "{waiters}");
     }
 }
@@ -160,11 +160,11 @@ fn a_long_turn_ends_sooner_if_the_next_one_is_a_guests() {
         m.store(Word::Knock(0), guest);
         turn.released(&m, QUANTUM, false);
         assert_eq!(busy_until(&m, m.now()), begun + QUANTUM, "{turns}, {guest}");
-        assert!(turn.may_barge(&m), "{turns}, {guest}");
+        assert!(turn.may_barge(&m, false), "{turns}, {guest}");
         m.pass(QUANTUM / 4);
         turn.released(&m, QUANTUM, false);
         assert_eq!(busy_until(&m, m.now()) == 0, ends, "{turns}, {guest}");
-        assert_eq!(turn.may_barge(&m), !ends, "{turns}, {guest}");
+        assert_eq!(turn.may_barge(&m, false), !ends, "{turns}, {guest}");
     }
 }
 
@@ -211,7 +211,7 @@ fn a_guests_first_turn_goes_on_if_it_comes_back() {
         turn = turn.leave(&m).unwrap();
         m.pass(away);
         assert_eq!(busy_until(&m, m.now()) == 0, ends, "{tries}, {away}");
-        assert_eq!(turn.may_barge(&m), !ends, "{tries}, {away}");
+        assert_eq!(turn.may_barge(&m, false), !ends, "{tries}, {away}");
         if !ends {
             m.pass(300_000);
             turn.released(&m, QUANTUM, false);

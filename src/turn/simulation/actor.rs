@@ -231,7 +231,7 @@ impl Life {
         if line.len() == 0 || is_due(self) {
             return true;
         }
-        if self.turn.may_barge(&m) {
+        if self.turn.may_barge(&m, self.due.is_some()) {
             *barges = true;
             return true;
         }

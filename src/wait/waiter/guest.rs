@@ -8,6 +8,43 @@ use crate::turn::line::{self, Outcome};
 use crate::turn::machine::Machine;
 use crate::turn::quantum::Pace;
 
+/// What is known of a guest. With a rollback journal it leaves that to the next connection of its process.
+#[derive(Clone, Copy, Default)]
+pub struct Guest {
+    /// How many of the next transactions are to begin by waiting for a moment.
+    pub(super) knocks: u8,
+    /// Transactions that began since the last write or refusal, and how many of those before that only read.
+    begun: u8,
+    reads: u8,
+    /// Transactions that began in vain, since it was not due.
+    pub(super) tries: u32,
+}
+
+impl Guest {
+    /// Whether it is to knock.
+    pub fn knocks(&self) -> bool {
+        self.knocks > 0
+    }
+
+    /// It was refused the write lock; for the first time, or `again` by the same statement.
+    pub(super) fn refused(&mut self, again: bool) {
+        if !again {
+            self.has_read();
+        }
+        (self.knocks, self.begun) = (KNOCKS, 0);
+    }
+
+    /// It has the write lock.
+    pub(super) fn got(&mut self) {
+        self.tries = 0;
+        self.has_read();
+    }
+
+    fn has_read(&mut self) {
+        self.reads = std::mem::take(&mut self.begun).saturating_sub(1);
+    }
+}
+
 /// One who had to wait and does not wait here begins so many transactions by waiting for a moment. It ends when it
 /// meets nobody any more, and sooner if it does not write.
 pub(super) const KNOCKS: u8 = 16;
@@ -23,9 +60,8 @@ impl Waiter {
     ///
     /// Says whether it is turned away, if it can be.
     pub(super) fn knock(&mut self, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> bool {
-        self.begun = self.begun.saturating_add(1);
-        let only_reads = self.due.is_none() && self.begun <= self.reads;
-        if self.knocks == 0 || only_reads || !self.is_stranger() {
+        self.guest.begun = self.guest.begun.saturating_add(1);
+        if self.guest.knocks == 0 || !self.is_stranger() {
             return false;
         }
         let Some(m) = self.sidecar.line() else {
@@ -40,15 +76,16 @@ impl Waiter {
                 // One whose timeout was over may well come to read.
                 return can_be_turned_away && !self.errand.has_waited() && self.is_turned_away();
             }
+            _ if self.guest.begun <= self.guest.reads => return false,
             None if self.turn.judge(m) != Pace::Leaves => {
                 // In a loop of writes it has a whole quantum for each of its sleeps, and is quick.
-                self.knocks = 0;
+                self.guest.knocks = 0;
                 return false;
             }
             _ => {}
         }
         if !stands && !is_held() {
-            self.knocks -= 1;
+            self.guest.knocks -= 1;
             return false;
         }
         let back = self.ticket.and_then(|ticket| line::come_back(m, ticket));
@@ -67,7 +104,7 @@ impl Waiter {
         if outcome == Outcome::Try {
             line::step_aside(m, ticket);
             self.told = Some(Call::default());
-            self.knocks = self.knocks.saturating_sub(KNOCKS_FOR_A_READ);
+            self.guest.knocks = self.guest.knocks.saturating_sub(KNOCKS_FOR_A_READ);
         } else {
             line::give_up(m, ticket);
             if self.due.is_none() {
@@ -82,10 +119,10 @@ impl Waiter {
     /// and whoever commits has to wait until that is gone: 16 guests that try each millisecond made each write of
     /// the others a half longer. But nobody says that it came to write. So one of some tries goes on.
     fn is_turned_away(&mut self) -> bool {
-        self.tries += 1;
-        let is_turned_away = !self.tries.is_multiple_of(TRIES);
+        self.guest.tries += 1;
+        let is_turned_away = !self.guest.tries.is_multiple_of(TRIES);
         if is_turned_away {
-            self.begun = 0;
+            self.guest.begun = 0;
         }
         is_turned_away
     }

@@ -135,10 +135,11 @@ impl Waiter {
             return;
         }
         self.inherit();
-        let Some(patience) = self.errand.habit.patience() else {
-            return;
-        };
-        self.sidecar.attach(false);
+        let patience = self.errand.habit.patience();
+        if patience.is_some() || self.guest.knocks() {
+            self.sidecar.attach(false);
+        }
+        let Some(patience) = patience else { return };
         let has_turn = |m| !self.turn.is_over(m);
         if self.sidecar.line().is_none_or(has_turn) {
             return;

@@ -58,7 +58,7 @@ impl Waiter {
             _ => LONGEST,
         };
         let want = self.want.filter(|_| asked <= longest)?;
-        let knocks = std::mem::take(&mut self.knocks);
+        let knocks = std::mem::take(&mut self.guest.knocks);
         let started = mapped::now();
         let nominal = u64::try_from(asked).unwrap_or(0) * 1_000;
         let until = match self.patience(asked, started) {
@@ -68,7 +68,7 @@ impl Waiter {
         let is_on_its_way = matches!(want, Want::Turn | Want::Shared) && knocks > 0;
         if self.is_stranger() && is_on_its_way && nominal <= MOMENT {
             // It would lose its place in the line again and again. It knocks when it comes back.
-            self.knocks = knocks;
+            self.guest.knocks = knocks;
             sleep_until(until);
         } else if self.debt > MOST_DEBT * nominal {
             self.leave_line();
