@@ -428,7 +428,8 @@ impl Waiter {
             self.errand.came_for_journal();
         }
         let is_guest = self.is_stranger() && !self.errand.has_waited();
-        let knocks = !had_wal && is_guest && self.guest.knocks();
+        let has_line = self.sidecar.line().is_some();
+        let knocks = !had_wal && is_guest && has_line && self.guest.knocks();
         if knocks || self.due.is_some() {
             let guest = match knocks {
                 true => self.guest,
