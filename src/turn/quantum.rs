@@ -287,11 +287,8 @@ impl Turn {
         }
         let away = self.asked.saturating_sub(self.released);
         let returns = self.inherited && away < AT_ONCE;
-        match returns {
-            true => self.away.learn(away),
-            // Its turn is over: it says so itself, and not the head's clock.
-            false if self.inherited => self.until = self.until.min(self.asked),
-            false => {}
+        if returns {
+            self.away.learn(away);
         }
         self.pace = match self.inherited {
             true if returns && !self.lies_idle() && !self.is_crowded(m) => Pace::Returns,
@@ -427,6 +424,16 @@ impl Turn {
         // One who has joined us tells the next head; it takes two to keep two processors busy.
         if !has_joined || is_wanted(m) {
             tell_head(m);
+        }
+    }
+
+    /// The owner comes late: nothing is left of it but its announcement, which ends when the lock is wanted, and not by the
+    /// head's clock.
+    pub fn lapse(self) -> Turn {
+        Turn {
+            until: self.until.min(1),
+            announced: self.announced,
+            ..Turn::default()
         }
     }
 

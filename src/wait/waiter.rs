@@ -165,8 +165,12 @@ impl Waiter {
         };
         let now = mapped::now();
         self.returns = legacy.is_fresh(now);
-        // Also if it comes late: then it ends its turn.
-        self.turn = legacy.turn.unwrap_or_default();
+        let turn = legacy.turn.unwrap_or_default();
+        // What a guest was used to do is still so when it comes from its sleep.
+        self.turn = match self.returns || self.guest.knocks() {
+            true => turn,
+            false => turn.lapse(),
+        };
         if habit::is_recent(legacy.closed, now) {
             self.errand.inherit(legacy.habit);
             self.sidecar.keep(legacy.sidecar);

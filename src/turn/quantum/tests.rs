@@ -220,6 +220,19 @@ fn a_guests_first_turn_goes_on_if_it_comes_back() {
     }
 }
 
+#[test]
+fn who_comes_late_ends_its_turn_itself() {
+    let m = Still::with(3);
+    let mut turn = that_returns(&m, 300_000, 700);
+    turn.released(&m, QUANTUM, false);
+    turn = turn.leave(&m).unwrap();
+    m.pass(MS);
+    turn = turn.lapse();
+    assert_ne!(busy_until(&m, m.now()), 0);
+    assert!(!turn.may_barge(&m, false));
+    assert_eq!(busy_until(&m, m.now()), 0);
+}
+
 /// Who meets a commit on the way, and comes again, is still who has come back at once.
 #[test]
 fn the_first_try_says_whether_one_came_back() {
