@@ -80,7 +80,8 @@ pub const HOT: u64 = 50_000;
 pub const AT_ONCE: u64 = 500_000;
 
 /// Nobody can join the owner of a rollback journal. It keeps the lock while it is away for so long, or for as long as it
-/// writes.
+/// writes. (16 writers that open the database for each write and think 300 µs wrote 2,700 to 3,400 rows in half a second,
+/// and 780 to 1,040 when they kept it for up to [`AT_ONCE`].)
 const IDLE: u64 = 200_000;
 
 /// Who asks again so soon, and has had nothing meanwhile, still wants the same.
@@ -282,6 +283,7 @@ impl Turn {
     /// The next transaction begins. With a rollback journal it may have tried before, and met a commit on the way.
     pub fn judge(&mut self, m: &impl Machine) -> Pace {
         let before = std::mem::replace(&mut self.asked, m.now());
+        // With a WAL nobody meets a commit before the lock itself is refused, and `may_barge` is told that.
         if !self.is_wal && before > self.released && self.asked < before + TRIES_AGAIN {
             return self.pace;
         }

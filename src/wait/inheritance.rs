@@ -1,7 +1,7 @@
 //! What a connection leaves to the next one of its process: some open the database anew for each write or each try,
 //! and SQLite tells us nothing that links one connection to the next.
 //!
-//! A process that comes [`AT_ONCE`], or has a `habit`, also keeps its mapping of the sidecar from one connection to the
+//! A process that comes [`AT_ONCE`], has a `habit` or knocks also keeps its mapping of the sidecar from one connection to the
 //! next (a tenth of all that such a write costs); others leave nothing open behind them.
 
 use super::habit::{self, Habit};

@@ -307,7 +307,7 @@ impl Waiter {
     }
 
     fn waits(&self) -> bool {
-        self.ticket.is_some() || self.guest.knocks > 0
+        self.ticket.is_some() || self.guest.knocks()
     }
 
     /// A transaction ends. If it came to its end without a try for which the line has sent us, the next

@@ -94,6 +94,13 @@ fn that_returns_to(m: &Still, is_wal: bool, took: u64, away: u64) -> Turn {
     turn
 }
 
+/// The same on a rollback journal; its turn lasts and is announced, and it has closed the database.
+fn that_left(m: &Still) -> Turn {
+    let mut turn = that_returns_to(m, false, 300_000, 700);
+    turn.released(m, QUANTUM, false);
+    turn.leave(m).unwrap()
+}
+
 #[test]
 fn the_last_one_of_a_wal_is_not_let_in_while_the_owner_is_away() {
     for (waiters, may_close) in [(1, false), (2, true)] {
@@ -171,10 +178,9 @@ fn a_long_turn_ends_sooner_if_the_next_one_is_a_guests() {
 #[test]
 fn nobody_else_comes_in_the_middle_of_a_turn() {
     let m = Still::with(3);
-    let mut turn = that_returns(&m, 300_000, 700);
     let other = Turn::default();
     assert!(other.is_free(&m));
-    turn.released(&m, QUANTUM, false);
+    let turn = that_left(&m);
     assert!(!other.is_free(&m) && turn.is_free(&m));
     m.pass(QUANTUM);
     assert!(other.is_free(&m));
@@ -223,11 +229,9 @@ fn a_guests_first_turn_goes_on_if_it_comes_back() {
 #[test]
 fn who_comes_late_ends_its_turn_itself() {
     let m = Still::with(3);
-    let mut turn = that_returns(&m, 300_000, 700);
-    turn.released(&m, QUANTUM, false);
-    turn = turn.leave(&m).unwrap();
+    let turn = that_left(&m);
     m.pass(MS);
-    turn = turn.lapse();
+    let mut turn = turn.lapse();
     assert_ne!(busy_until(&m, m.now()), 0);
     assert!(!turn.may_barge(&m, false));
     assert_eq!(busy_until(&m, m.now()), 0);
@@ -237,9 +241,7 @@ fn who_comes_late_ends_its_turn_itself() {
 #[test]
 fn the_first_try_says_whether_one_came_back() {
     let m = Still::with(3);
-    let mut turn = that_returns(&m, 300_000, 700);
-    turn.released(&m, QUANTUM, false);
-    turn = turn.leave(&m).unwrap();
+    let mut turn = that_left(&m);
     m.pass(100_000);
     for _ in 0..3 {
         assert!(turn.judge(&m) == Pace::Returns);

@@ -61,7 +61,7 @@ impl Waiter {
     /// Says whether it is turned away, if it can be.
     pub(super) fn knock(&mut self, is_held: impl Fn() -> bool, can_be_turned_away: bool) -> bool {
         self.guest.begun = self.guest.begun.saturating_add(1);
-        if self.guest.knocks == 0 || !self.is_stranger() {
+        if !self.guest.knocks() || !self.is_stranger() {
             return false;
         }
         let Some(m) = self.sidecar.line() else {
