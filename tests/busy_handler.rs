@@ -127,6 +127,43 @@ fn an_interrupt_ends_the_wait() {
     }
 }
 
+/// However long the line is.
+#[test]
+fn an_interrupt_ends_the_wait_of_one_in_a_long_line() {
+    const WAITERS: usize = 300;
+    for journal in ["wal", "delete"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let holder = held(dir.path(), journal);
+        let waiters: Vec<_> = (0..WAITERS)
+            .map(|_| {
+                let db = open(&path);
+                db.busy_timeout(Duration::from_secs(30)).unwrap();
+                let interrupt = db.get_interrupt_handle();
+                let waiter = std::thread::spawn(move || (insert(&db).0, Instant::now()));
+                (interrupt, waiter)
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(1));
+        let called: Vec<_> = (0..WAITERS)
+            .step_by(50)
+            .map(|nth| (nth, waiters[nth].0.interrupt(), Instant::now()))
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        holder.execute_batch("COMMIT").unwrap();
+        for (nth, (_, waiter)) in waiters.into_iter().enumerate() {
+            let (result, ended) = waiter.join().unwrap();
+            let Some((_, _, called)) = called.iter().find(|called| called.0 == nth) else {
+                assert_eq!(result, Ok(1), "{journal} {nth}");
+                continue;
+            };
+            assert!(result.is_err(), "{journal} {nth}");
+            let late = ended.duration_since(*called);
+            assert!(late < Duration::from_millis(150), "{journal} {nth}: {late:?}");
+        }
+    }
+}
+
 /// The connection that [`an_alarm_ends_the_wait_of_a_process_of_one_thread`] interrupts.
 static ALARMED: AtomicPtr<ffi::sqlite3> = AtomicPtr::new(std::ptr::null_mut());
 
