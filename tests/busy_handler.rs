@@ -159,7 +159,10 @@ fn an_interrupt_ends_the_wait_of_one_in_a_long_line() {
             };
             assert!(result.is_err(), "{journal} {nth}");
             let late = ended.duration_since(*called);
-            assert!(late < Duration::from_millis(150), "{journal} {nth}: {late:?}");
+            assert!(
+                late < Duration::from_millis(150),
+                "{journal} {nth}: {late:?}"
+            );
         }
     }
 }
