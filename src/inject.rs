@@ -70,8 +70,19 @@ pub(crate) fn kill_point(_name: &str) {
 /// How many are a crowd.
 #[inline(always)]
 pub(crate) fn crowd(many: u32) -> u32 {
+    few("TURNSTILE_INJECT_CROWD", many)
+}
+
+/// How many are a herd.
+#[inline(always)]
+pub(crate) fn herd(many: u32) -> u32 {
+    few("TURNSTILE_INJECT_HERD", many)
+}
+
+#[inline(always)]
+fn few(_variable: &str, many: u32) -> u32 {
     #[cfg(feature = "inject")]
-    if let Ok(few) = std::env::var("TURNSTILE_INJECT_CROWD") {
+    if let Ok(few) = std::env::var(_variable) {
         return few.parse().unwrap_or(many);
     }
     many

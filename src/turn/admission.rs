@@ -88,7 +88,7 @@ pub fn arrive(m: &impl Machine, ticket: &mut Ticket) {
 }
 
 /// It was called in and nobody slept there: stopped, or between two instructions, and then it says so.
-pub(super) fn missed(m: &impl Machine, ticket: u32) {
+pub fn missed(m: &impl Machine, ticket: u32) {
     let made_old = m.now().saturating_sub(super::watch::ABSENT);
     m.store(Word::Stamp(ticket), made_old);
 }

@@ -37,6 +37,8 @@ pub enum Word {
     Guest,
     /// Whether readers wait for the end of a commit, and the futex that they sleep on.
     Gate,
+    /// How many the last commit woke there; see `signal`.
+    Herd,
     /// Whether a writer waits for the last reader to leave, and the futex that it sleeps on.
     Drain,
     /// One who is to be told before the head; see `knock`.
@@ -67,6 +69,7 @@ impl Word {
             Word::Watch => 24,
             Word::Guest => 72,
             Word::Gate => 40,
+            Word::Herd => 41,
             Word::Drain => 48,
             Word::Knock(at) => 32 + (at % DOORS) as usize,
             Word::Overtakes => 56,
@@ -216,8 +219,8 @@ mod tests {
         use Word::*;
         let mut seen = std::collections::HashSet::new();
         let header = [
-            Magic, Line, TurnUntil, Pause, Wanted, Watch, Guest, Gate, Drain, Overtakes, Lapses,
-            Turns, Upgrades,
+            Magic, Line, TurnUntil, Pause, Wanted, Watch, Guest, Gate, Herd, Drain, Overtakes,
+            Lapses, Turns, Upgrades,
         ];
         let places = (0..CAPACITY).flat_map(|t| [Place(t), Stamp(t)]);
         let doors = (0..DOORS).map(Knock);

@@ -161,6 +161,7 @@ pub fn mend(mapped: &Mapped) -> Result<(), Trouble> {
         Word::Pause,
         Word::Watch,
         Word::Gate,
+        Word::Herd,
         Word::Drain,
     ] {
         mapped.store(word, 0);

@@ -4,12 +4,26 @@
 //! Invariant: whoever has [`arm`]ed the word and then found the lock taken is woken by the release
 //! of that lock, if the releaser looks here. If it does not (it uses the stock VFS, or it
 //! only reads and never had to wait), the sleeper's own clock wakes it.
+//!
+//! At the gate nobody is let in: who was woken asks for SHARED, and the next writer for PENDING. On a machine that has other
+//! things to do, one that is woken by each commit may find the next one under way each time; and if there are hundreds of
+//! them, each commit lasts as long as it takes all of them to find that out. (1,000 processes that begin to write to a
+//! rollback journal on a disk at the same moment, all on one processor: 2 to 13 writes in a second, and one waited for 41 s.
+//! The ideal queue writes 740, and is 1.5 s long.) So, in a [`HERD`], one that [`starves`] takes a place in the line.
+//! Whoever is in the line is told when nobody else commits: then 620, and 1.5 s.
+//! Whoever comes to read waits for a whole line there, so it is not done for a few.
 
 use super::layout::Word;
 use super::machine::Machine;
 
 /// Somebody waits. The lower half of the word is the futex: a generation.
 const ARMED: u64 = 1 << 63;
+
+/// So many are too many to be woken by each commit. (16 readers among 64 writers get in when they are woken.)
+const HERD: u32 = 32;
+
+/// So often in vain is too often.
+const RINGS: u32 = 2;
 
 /// Asks to be woken; try the lock once more before you [`wait`].
 pub fn arm(m: &impl Machine, word: Word) -> u64 {
@@ -27,14 +41,29 @@ pub fn wait(m: &impl Machine, word: Word, armed: u64, until: u64) {
     m.park(word, armed, until);
 }
 
-/// Wakes all who wait.
-pub fn ring(m: &impl Machine, word: Word) {
+/// Wakes all who wait. Says how many there were.
+pub fn ring(m: &impl Machine, word: Word) -> u32 {
     let now = m.load(word);
     if now & ARMED != 0 {
         let next = u64::from((now as u32).wrapping_add(1));
         if m.replace(word, now, next) {
             crate::inject::kill_point("ringing");
-            m.wake(word, i32::MAX as u32);
+            return m.wake(word, i32::MAX as u32);
         }
     }
+    0
+}
+
+/// Wakes all who wait for the end of a commit.
+pub fn open_gate(m: &impl Machine) {
+    let herd = ring(m, Word::Gate);
+    if herd > 0 {
+        m.store(Word::Herd, herd.into());
+    }
+}
+
+/// Whether one that found the gate `met` when it came has been woken in vain for too long, as one of too many.
+pub fn starves(m: &impl Machine, met: u64) -> bool {
+    let rings = (m.load(Word::Gate) as u32).wrapping_sub(met as u32);
+    rings >= RINGS && m.load(Word::Herd) >= crate::inject::herd(HERD).into()
 }

@@ -70,6 +70,14 @@ impl Habit {
         habit
     }
 
+    /// A connection did not write. If that was expected of it, it has strayed.
+    pub fn disappoints(self) {
+        if self.patience().is_some() {
+            STRAYED.fetch_add(1, Relaxed);
+            LEFT.store(0, Relaxed);
+        }
+    }
+
     /// How long a connection that is about to write may wait outside; `None` if it may not be about to write.
     pub fn patience(self) -> Option<u64> {
         let enough = WRITES << (3 * STRAYED.load(Relaxed)).min(30);
@@ -80,12 +88,6 @@ impl Habit {
         };
         (is_sure && is_ours()).then_some(self.timeout.min(longest))
     }
-}
-
-/// A connection was expected to write, and did not.
-pub fn stray() {
-    STRAYED.fetch_add(1, Relaxed);
-    LEFT.store(0, Relaxed);
 }
 
 /// Whether no parent left it.

@@ -96,6 +96,8 @@ pub struct Waiter {
     /// Sleeps since the last success.
     attempt: u32,
     armed: Option<u64>,
+    /// What the gate was when SHARED was refused first.
+    met: Option<u64>,
     /// Until when the last backoff was to sleep, and what it adds for the crowd; see `backoff`.
     meant: Option<u64>,
     crowd: u64,
@@ -134,6 +136,7 @@ impl Waiter {
             debt: 0,
             attempt: 0,
             armed: None,
+            met: None,
             meant: None,
             crowd: 0,
         })
@@ -274,6 +277,7 @@ impl Waiter {
         }
         if self.want != Some(want) {
             self.armed = None;
+            self.met = None;
             self.attempt = 0;
         }
         if want == Want::Snapshot && self.served.is_some() {
@@ -378,6 +382,7 @@ impl Waiter {
         self.debt = 0;
         self.want = None;
         self.armed = None;
+        self.met = None;
         self.meant = None;
         self.crowd = 0;
         self.attempt = 0;
@@ -397,7 +402,7 @@ impl Waiter {
             // It was refused the lock and waits itself: as the head it would tell itself, without end.
             return;
         }
-        signal::ring(m, Word::Gate);
+        signal::open_gate(m);
         match line::line(m) {
             Some(line) if line.len() > 0 => {
                 self.turn.released(m, self.manners.quantum(), is_wal);
@@ -452,7 +457,7 @@ impl Waiter {
         }
         let turn = std::mem::take(&mut self.turn).leave(&m);
         // A WAL's last close asks for EXCLUSIVE, and PENDING stays until the file is closed.
-        signal::ring(&m, Word::Gate);
+        signal::open_gate(&m);
         signal::ring(&m, Word::Drain);
         let closed = mapped::now();
         let sidecar = (self.returns || knocks || habit.patience().is_some()).then_some(m);

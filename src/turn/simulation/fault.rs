@@ -85,6 +85,7 @@ fn scribble(world: &World) {
         Word::Pause,
         Word::Watch,
         Word::Gate,
+        Word::Herd,
         Word::Drain,
         Word::Knock(near % 2),
         Word::Guest,

@@ -19,7 +19,7 @@ use crate::wait::habit::{self, Habit};
 enum Step {
     /// Nothing was expected.
     Free,
-    /// It was let in to write, and has read so often since.
+    /// It was let in to write, and may read so often before.
     Entered(u8),
     /// It has asked for the write lock.
     Writes,
@@ -30,6 +30,13 @@ enum Step {
 /// The schema; and `walTryBeginRead` gives a read lock back and begins anew if somebody commits meanwhile.
 const READS: u8 = 4;
 
+/// The schema. Of one that was starved nothing is known but that it has just come.
+const SCHEMA: u8 = 1;
+
+/// One that was opened so lately may not have read the schema yet. (Of a thousand that are, most have to wait for a
+/// processor before they do.)
+const NEW: u64 = 1_000_000_000;
+
 /// What is expected of a connection, and what it does.
 pub struct Errand {
     habit: Habit,
@@ -39,6 +46,8 @@ pub struct Errand {
     outside: u64,
     /// Whether it then wanted to write at once; `None`: it has not yet.
     is_prompt: Option<bool>,
+    /// Whether it may not have read the schema when it was refused SHARED.
+    is_new: bool,
     /// What its timeout was when it last had to wait attached.
     timeout: Option<u64>,
     /// Whether what it has written, or came to write, was a WAL.
@@ -53,6 +62,7 @@ impl Errand {
             let_in: opened,
             outside: 0,
             is_prompt: None,
+            is_new: false,
             timeout: None,
             wrote: None,
         }
@@ -113,7 +123,7 @@ impl Errand {
             Step::Free | Step::Done => false,
         };
         if has_strayed {
-            habit::stray();
+            self.habit.disappoints();
             return Habit::default();
         }
         let others = (self.step == Step::Done).then_some(self.habit.timeout);
@@ -150,7 +160,7 @@ impl Waiter {
             false => 1,
         };
         let started = mapped::now();
-        if self.wait_outside(crowd, started + patience) {
+        if self.wait_outside(crowd, started + patience, READS) {
             self.errand.outside = self.errand.let_in - started;
         }
     }
@@ -159,6 +169,8 @@ impl Waiter {
     /// rollback journal, it waits for its turn to do that: false if it is not, or there is no line.
     ///
     /// Otherwise two that open the database for each write would meet here each time, and never in the line.
+    ///
+    /// So does one that has just come and starves there, whatever it came for.
     pub(super) fn waits_to_write(&mut self, until: u64) -> bool {
         let Errand {
             habit,
@@ -166,25 +178,30 @@ impl Waiter {
             let_in,
             ..
         } = self.errand;
-        if habit.is_wal || habit.patience().is_none() || self.is_stranger() {
-            return false;
-        }
         let now = mapped::now();
-        let is_expected = match step {
-            Step::Free => self.ticket.is_none() && habit::is_prompt(let_in, now),
+        if self.attempt == 1 {
+            self.errand.is_new = now < let_in + NEW;
+        }
+        let is_expected = habit.patience().is_some();
+        let waits = match step {
+            Step::Free if self.ticket.is_some() => false,
+            Step::Free => {
+                is_expected && habit::is_prompt(let_in, now) || self.errand.is_new && self.starves()
+            }
             // Somebody's turn is not over. With a thousand at the gate each commit would wake all of them.
             Step::Entered(_) => self.ticket.is_some(),
             Step::Writes | Step::Done => false,
         };
-        if !is_expected {
+        if !waits || habit.is_wal || self.is_stranger() {
             return false;
         }
         self.is_to_be_told();
-        self.wait_outside(0, until.min(now + habit::LONGEST))
+        let reads = if is_expected { READS } else { SCHEMA };
+        self.wait_outside(0, until.min(now + habit::LONGEST), reads)
     }
 
     /// False if there is no line of so many.
-    fn wait_outside(&mut self, crowd: u32, until: u64) -> bool {
+    fn wait_outside(&mut self, crowd: u32, until: u64, reads: u8) -> bool {
         let Some(m) = self.sidecar.line() else {
             return false;
         };
@@ -220,7 +237,7 @@ impl Waiter {
         }
         admission::set_out(m, ticket);
         self.errand.let_in = m.now();
-        self.errand.step = Step::Entered(0);
+        self.errand.step = Step::Entered(reads);
         self.ticket = Some(ticket);
         if is_interrupted {
             self.is_over();
@@ -249,12 +266,24 @@ impl Waiter {
         }
     }
 
+    /// It may have come to read, and the line is not to wait long for it.
+    fn is_missed(&mut self) {
+        if let (Some(m), Some(ticket)) = (self.sidecar.line(), self.ticket)
+            && self.errand.habit.patience().is_none()
+        {
+            admission::missed(m, ticket.number);
+        }
+    }
+
     /// It has read, and has not asked for the write lock.
     pub(super) fn strays(&mut self) {
         match self.errand.step {
-            Step::Entered(reads) if reads < READS => self.errand.step = Step::Entered(reads + 1),
+            Step::Entered(reads) if reads > 0 => {
+                self.errand.step = Step::Entered(reads - 1);
+                self.is_missed();
+            }
             Step::Entered(_) => {
-                habit::stray();
+                self.errand.habit.disappoints();
                 (self.errand.step, self.errand.outside) = (Step::Free, 0);
                 self.leave_line();
                 self.ticket = None;

@@ -180,10 +180,18 @@ impl Waiter {
                 }
             }
             Want::Shared if self.waits_to_write(until) => {}
+            Want::Shared if self.starves() && self.wait_in_line(until) => {}
             Want::Shared => self.wait_for_signal(Word::Gate, GATE, until),
             Want::Drain => self.wait_for_signal(Word::Drain, DRAIN, until),
             Want::Other => self.back_off(until),
         }
+    }
+
+    /// Whether it is woken by each commit and never there before the next one; see [`signal::starves`].
+    pub(super) fn starves(&self) -> bool {
+        let line = self.sidecar.line();
+        line.zip(self.met)
+            .is_some_and(|(m, met)| signal::starves(m, met))
     }
 
     /// Whether our turn is not over and the lock is somebody's who has joined us in it; see `quantum`.
@@ -315,7 +323,11 @@ impl Waiter {
                 let step = poll.step(self.attempt - 1);
                 signal::wait(m, word, armed, until.min(m.now() + step));
             }
-            None => self.armed = Some(signal::arm(m, word)),
+            None => {
+                let armed = signal::arm(m, word);
+                self.met.get_or_insert(armed);
+                self.armed = Some(armed);
+            }
         }
     }
 }
