@@ -12,65 +12,105 @@ fn writer_process() {
     writers::serve();
 }
 
-/// Three writers that keep the database open, the first of whom commits, and one that comes for `command` and is never there
-/// when the commit is over: it stands in the line.
-fn starve(command: &str, age_ms: u64) -> (House, Vec<Writer>, Writer) {
-    let house = House::new("delete");
-    let mut all = house.writers(3);
-    let mut starving = house.writer_with(20_000, |c| {
-        c.env("TURNSTILE_INJECT_HERD", "0");
-    });
-    // So the line's file is there.
-    all[0].ask("write", "done");
-    all[0].ask("hold EXCLUSIVE", "fine");
-    sleep_ms(age_ms);
-    starving.send(command);
-    for ring in 0..2 {
-        let waits = within(5_000, || house.is_gate_armed());
-        assert!(waits && house.standing() == 0, "in vain {ring} times");
-        starving.stop();
-        all[0].ask("commit", "done");
-        all[0].ask("hold EXCLUSIVE", "fine");
-        starving.signal(libc::SIGCONT);
-    }
-    let stands = within(5_000, || house.standing() == 1);
-    assert!(stands, "{command}: it stays at the gate");
-    (house, all, starving)
+const READ: &str = "run SELECT count(*) FROM t";
+
+/// Three writers that keep the database open, the first of whom commits, and one that starves.
+struct Scene {
+    house: House,
+    all: Vec<Writer>,
+    starving: Writer,
 }
 
-/// They come to write, and wait for the end of the commit.
-fn come(writers: &mut [Writer]) {
-    writers.iter_mut().for_each(|writer| writer.send("write"));
-    sleep_ms(50);
+impl Scene {
+    fn new() -> Scene {
+        let house = House::new("delete");
+        let mut all = house.writers(3);
+        let starving = house.writer_with(20_000, |c| {
+            c.env("TURNSTILE_INJECT_HERD", "0");
+        });
+        // So the line's file is there.
+        all[0].ask("write", "done");
+        Scene {
+            house,
+            all,
+            starving,
+        }
+    }
+
+    /// It comes for `command`, and is never there when a commit is over. Says whether it then stands in the line.
+    fn starve(&mut self, command: &str) -> bool {
+        let Scene {
+            house,
+            all,
+            starving,
+        } = self;
+        all[0].ask("hold EXCLUSIVE", "fine");
+        starving.send(command);
+        for ring in 0..2 {
+            let waits = within(5_000, || house.is_gate_armed());
+            assert!(waits && house.standing() == 0, "in vain {ring} times");
+            starving.stop();
+            all[0].ask("commit", "done");
+            all[0].ask("hold EXCLUSIVE", "fine");
+            starving.signal(libc::SIGCONT);
+        }
+        within(500, || house.standing() == 1)
+    }
+
+    /// The commit is over, and the others come to write.
+    fn commit(&mut self) -> u64 {
+        let others = self.all[1..].iter_mut();
+        others.for_each(|writer| writer.send("write"));
+        sleep_ms(50);
+        self.all[0].ask("commit", "done")
+    }
+
+    fn end(mut self) {
+        self.all.push(self.starving);
+        self.house.end(self.all);
+    }
 }
 
 /// To read the schema does not cost it its place.
 #[test]
 fn one_that_came_to_write_is_served_in_its_turn() {
-    let (house, mut all, mut starving) = starve("once", 0);
-    come(&mut all[1..]);
-    all[0].ask("commit", "done");
-    starving.expect("done");
-    all[1].expect("done");
-    all[2].expect("done");
-    assert_eq!(house.last(3)[0], starving.who);
-    all.push(starving);
-    house.end(all);
+    let mut scene = Scene::new();
+    assert!(scene.starve("once"));
+    scene.commit();
+    scene.starving.expect("done");
+    scene.all[1].expect("done");
+    scene.all[2].expect("done");
+    assert_eq!(scene.house.last(3)[0], scene.starving.who);
+    scene.end();
 }
 
 /// On a connection that has just come, or on one that has long been there.
 #[test]
 fn one_that_came_to_read_is_soon_out_of_the_way() {
-    let read = "run SELECT count(*) FROM t";
-    for (command, age_ms) in [("look", 0), (read, 0), (read, 1_100)] {
-        let (house, mut all, mut starving) = starve(command, age_ms);
-        come(&mut all[1..]);
-        let start = all[0].ask("commit", "done");
-        starving.expect("fine");
-        go_on(command, start, &mut all[1..], SOON);
-        assert_eq!(house.standing(), 0);
-        all.push(starving);
-        house.end(all);
+    for (command, age_ms) in [("look", 0), (READ, 0), (READ, 1_100)] {
+        let mut scene = Scene::new();
+        sleep_ms(age_ms);
+        assert!(scene.starve(command));
+        let start = scene.commit();
+        scene.starving.expect("fine");
+        go_on(command, start, &mut scene.all[1..], SOON);
+        assert_eq!(scene.house.standing(), 0);
+        scene.end();
+    }
+}
+
+/// Also if it opens the database anew for each read.
+#[test]
+fn one_that_is_known_to_read_stays_at_the_gate() {
+    for (command, stands) in [(READ, [true, true, false]), ("look", [true, false, false])] {
+        let mut scene = Scene::new();
+        sleep_ms(1_100);
+        for stands in stands {
+            assert_eq!(scene.starve(command), stands, "{command}");
+            scene.all[0].ask("commit", "done");
+            scene.starving.expect("fine");
+        }
+        scene.end();
     }
 }
 

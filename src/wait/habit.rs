@@ -40,6 +40,8 @@ pub struct Habit {
     pub timeout: u64,
     /// How many of the last ones never had to wait attached, which is when that is learnt.
     unconfirmed: u8,
+    /// The last one only read.
+    pub reads: bool,
 }
 
 /// When a connection was closed last that left a habit; 0: never.
@@ -63,11 +65,20 @@ impl Habit {
                 true => self.unconfirmed.saturating_add(1),
                 false => 0,
             },
+            reads: false,
         };
         if habit.patience().is_some() {
             LEFT.store(mapped::now(), Relaxed);
         }
         habit
+    }
+
+    /// After one that only read, if it `reads`; nothing is known else.
+    pub fn none(reads: bool) -> Habit {
+        Habit {
+            reads,
+            ..Habit::default()
+        }
     }
 
     /// A connection did not write. If that was expected of it, it has strayed.

@@ -423,6 +423,9 @@ impl Waiter {
 
     /// A reader left. A writer may wait for that; and it may have had a turn for it.
     pub fn reader_left(&mut self) {
+        if self.want != Some(Want::Shared) {
+            self.errand.has_read();
+        }
         self.pass_on();
         if let Some(m) = self.sidecar.line() {
             signal::ring(m, Word::Drain);

@@ -48,6 +48,8 @@ pub struct Errand {
     is_prompt: Option<bool>,
     /// Whether it may not have read the schema when it was refused SHARED.
     is_new: bool,
+    /// Transactions that only read, as far as they were seen, since it was opened or wrote.
+    reads: u8,
     /// What its timeout was when it last had to wait attached.
     timeout: Option<u64>,
     /// Whether what it has written, or came to write, was a WAL.
@@ -63,6 +65,7 @@ impl Errand {
             outside: 0,
             is_prompt: None,
             is_new: false,
+            reads: 0,
             timeout: None,
             wrote: None,
         }
@@ -93,6 +96,16 @@ impl Errand {
         }
     }
 
+    /// A transaction ends, and it has only read.
+    pub fn has_read(&mut self) {
+        self.reads = self.reads.saturating_add(1);
+    }
+
+    /// Whether it comes to read: it has read the schema, and something else; or the last connection came to read.
+    pub fn is_reader(&self) -> bool {
+        self.reads > SCHEMA || self.habit.reads
+    }
+
     /// SHARED was refused, and is had now. Says whether it is still to be seen whether it came to write.
     pub fn passes_gate(&mut self) -> bool {
         self.let_in = mapped::now();
@@ -106,7 +119,7 @@ impl Errand {
 
     /// It has the write lock. Says whether it was let in for that.
     pub fn is_done(&mut self) -> bool {
-        self.outside = 0;
+        (self.outside, self.reads, self.habit.reads) = (0, 0, false);
         let expected = matches!(self.step, Step::Entered(_) | Step::Writes);
         if expected {
             self.step = Step::Done;
@@ -124,7 +137,7 @@ impl Errand {
         };
         if has_strayed {
             self.habit.disappoints();
-            return Habit::default();
+            return Habit::none(self.has_only_read());
         }
         let others = (self.step == Step::Done).then_some(self.habit.timeout);
         match (self.wrote, self.timeout.or(others)) {
@@ -133,8 +146,12 @@ impl Errand {
             }
             // In a turn of its own, or if nobody stood in the line, it has not learnt anything.
             (Some(_), None) if self.is_prompt != Some(false) => self.habit,
-            _ => Habit::default(),
+            _ => Habit::none(self.has_only_read()),
         }
+    }
+
+    fn has_only_read(&self) -> bool {
+        self.wrote.is_none() && self.reads > 0
     }
 }
 
@@ -180,7 +197,7 @@ impl Waiter {
         } = self.errand;
         let now = mapped::now();
         if self.attempt == 1 {
-            self.errand.is_new = now < let_in + NEW;
+            self.errand.is_new = self.errand.reads == 0 && now < let_in + NEW;
         }
         let is_expected = habit.patience().is_some();
         let waits = match step {

@@ -189,9 +189,8 @@ impl Waiter {
 
     /// Whether it is woken by each commit and never there before the next one; see [`signal::starves`].
     pub(super) fn starves(&self) -> bool {
-        let line = self.sidecar.line();
-        line.zip(self.met)
-            .is_some_and(|(m, met)| signal::starves(m, met))
+        let gate = self.sidecar.line().zip(self.met);
+        !self.errand.is_reader() && gate.is_some_and(|(m, met)| signal::starves(m, met))
     }
 
     /// Whether our turn is not over and the lock is somebody's who has joined us in it; see `quantum`.
