@@ -10,12 +10,12 @@
 //! them, each commit lasts as long as it takes all of them to find that out. (1,000 processes that begin to write to a
 //! rollback journal on a disk at the same moment, all on one processor: 2 to 13 writes in a second, and one waited for 41 s.
 //! The ideal queue writes 740, and is 1.5 s long.) So in a herd one that [`starves`] takes a place in the line.
-//! Whoever is in the line is told when nobody else commits: then 620, and 1.5 s.
+//! Whoever is in the line is told when nobody else commits: then 420 to 680, and 1.5 to 2.6 s.
 //!
 //! Whoever comes to read waits for the whole line there, and the line for it. So a herd is what costs each commit much
 //! ([`HERD`]), or is not much shorter than the line ([`SHARE`]); and one that is known to read stays at the gate
-//! (`wait::waiter::outside`). With `SHARE` (without it), 32 writers on one processor write 711 to 802 rows in a second (429 to
-//! 747), kept open 783 to 795 (565 to 674). If all who read took places, two writers among 40 readers who pause for 10 ms wrote
+//! (`wait::waiter::outside`). With `SHARE` (without it), 32 writers on one processor write 700 to 800 rows in a second (430 to
+//! 750), kept open 740 to 900 (570 to 670). If all who read took places, two writers among 40 readers who pause for 10 ms wrote
 //! 387 instead of 1,130.
 
 use super::layout::{Line, Word};
@@ -30,7 +30,7 @@ const HERD: u32 = 32;
 /// So are those who are this part of the line.
 const SHARE: u64 = 3;
 
-/// So often in vain is too often.
+/// To be woken so often in vain is too often.
 const RINGS: u32 = 2;
 
 /// Asks to be woken; try the lock once more before you [`wait`].
@@ -70,7 +70,8 @@ pub fn open_gate(m: &impl Machine) {
     }
 }
 
-/// Whether one that found the gate `met` when it came has been woken in vain for too long, as one of too many.
+/// Whether one that found the gate `met` when it came has been woken in vain too often, as one of too many. (A connection
+/// that is closed rings, too.)
 pub fn starves(m: &impl Machine, met: u64) -> bool {
     let rings = (m.load(Word::Gate) as u32).wrapping_sub(met as u32);
     let line = Line::from(m.load(Word::Line)).len();

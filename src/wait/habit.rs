@@ -73,7 +73,7 @@ impl Habit {
         habit
     }
 
-    /// After one that only read, if it `reads`; nothing is known else.
+    /// Nothing is expected after such a connection; whether it only read is known.
     pub fn none(reads: bool) -> Habit {
         Habit {
             reads,

@@ -423,7 +423,13 @@ impl Waiter {
 
     /// A reader left. A writer may wait for that; and it may have had a turn for it.
     pub fn reader_left(&mut self) {
-        if self.want != Some(Want::Shared) {
+        // One that was refused SHARED has not read, and one that was refused its turn came to write.
+        let has_read = match self.want {
+            None => true,
+            Some(Want::Turn) => self.told.is_some(),
+            Some(_) => false,
+        };
+        if has_read {
             self.errand.has_read();
         }
         self.pass_on();

@@ -1,7 +1,8 @@
 //! Waiting before the database is attached; see `turn::admission`.
 //!
 //! With a rollback journal all wait here, and however short the line is: nothing is torn down if nobody is attached, and
-//! whoever reads the schema is in the way of the one who commits.
+//! whoever reads the schema is in the way of the one who commits. So does one that starves at the gate (`turn::signal`) and may
+//! not have read the schema yet: in the line, that read would be the end of its turn.
 //!
 //! Invariant: what is expected of a connection decides when its first lock is asked for, never whether. Its timeout is
 //! that of one statement, whether that waits outside, attached, or both.
@@ -30,7 +31,7 @@ enum Step {
 /// The schema; and `walTryBeginRead` gives a read lock back and begins anew if somebody commits meanwhile.
 const READS: u8 = 4;
 
-/// The schema. Of one that was starved nothing is known but that it has just come.
+/// The schema. Of one that starves nothing is known but that it has just come.
 const SCHEMA: u8 = 1;
 
 /// One that was opened so lately may not have read the schema yet. (Of a thousand that are, most have to wait for a
@@ -46,7 +47,8 @@ pub struct Errand {
     outside: u64,
     /// Whether it then wanted to write at once; `None`: it has not yet.
     is_prompt: Option<bool>,
-    /// Whether it may not have read the schema when it was refused SHARED.
+    /// Whether it may not have read the schema when it was refused SHARED first. (Not when it starves: in a herd that may be
+    /// much later.)
     is_new: bool,
     /// Transactions that only read, as far as they were seen, since it was opened or wrote.
     reads: u8,
